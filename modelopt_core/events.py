@@ -1,0 +1,23 @@
+"""What the core says while it works: events through one `report` callable, never a print, never a widget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`step` of `total` in a named `phase`, with the numbers known so far (loss, examples per second, …)."""
+
+    phase: str
+    step: int
+    total: int
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+Report = Callable[[object], None]
+
+
+def silent(_: object) -> None:
+    """The report that nobody reads."""

@@ -1,0 +1,142 @@
+"""A workload: data in three splits, baseline models, one metric, and the task that ties them together.
+
+Techniques see `Outputs` only. What a batch means, how an answer is decoded and how an example is scored belongs
+to the workload, so that detection, translation or ranking need no special case in any technique.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from modelopt_core.errors import ModelOptError
+from modelopt_core.registry import Registry
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of one split: `train` fits, `val` chooses, `test` only reports.
+
+    inputs: (n, *shape) what a model takes; targets: (n, …) what its answers are compared with;
+    ids: n stable names of the examples (disjoint between splits).
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    ids: tuple[str, ...] | range
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs (b, *shape), targets (b, …)) in order, or shuffled by `generator`; the last batch may be short."""
+        n = len(self)
+        order = None if generator is None else torch.randperm(n, generator=generator)
+        for start in range(0, n, size):
+            at = slice(start, start + size) if order is None else order[start : start + size]
+            yield self.inputs[at], self.targets[at]
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model says about N examples, flattened to K choices each.
+
+    logits: (N, K) unnormalised log-probabilities; features: named intermediate tensors, where a technique asked.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def log_probabilities(self) -> Tensor:
+        """(N, K), normalised over K."""
+        return torch.log_softmax(self.logits, dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Workload(ABC):
+    """Base of all workloads; a subclass says what its task means. See `Classification`."""
+
+    name: str
+    title: str
+    modality: str  # "image" or "text": how an example is shown
+    metric: str
+    labels: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    models: tuple[str, ...]  # zoo names; the first is the default
+    chance: float  # score of the best constant answer
+    data_hash: str  # sha256 over everything in the three splits
+    note: str = ""  # what the page says about where the data came from
+    show: Callable[[str, int], object] | None = None  # (split, index) -> (h, w) array in [0, 1] or str
+
+    @property
+    def example(self) -> Tensor:
+        """(1, *shape): one input, for tracing and for latency."""
+        return self.train.inputs[:1]
+
+    def split(self, name: str) -> Split:
+        """One of the three splits by name."""
+        if name not in SPLITS:
+            raise ModelOptError(f"unknown split {name!r}; choose from {', '.join(SPLITS)}")
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    def forward(self, model: nn.Module, inputs: Tensor) -> Outputs:
+        """Run the model on a batch: inputs (b, *shape) -> Outputs of (b, K)."""
+        return Outputs(model(inputs))
+
+    @abstractmethod
+    def decode(self, outputs: Outputs) -> Tensor:
+        """Outputs -> answers, one per example."""
+
+    @abstractmethod
+    def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """Outputs of (b, K) and targets (b, …) -> scalar to minimise."""
+
+    @abstractmethod
+    def example_scores(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """(N,) scores in [0, 1] whose mean is the metric."""
+
+    def confidence(self, outputs: Outputs) -> Tensor:
+        """(N,) in [0, 1]: how sure each answer is."""
+        return outputs.log_probabilities.amax(dim=-1).exp()
+
+
+@dataclass(frozen=True, eq=False)
+class Classification(Workload):
+    """One label of K per example; the metric is accuracy."""
+
+    def decode(self, outputs: Outputs) -> Tensor:
+        """(N,) class indices."""
+        return outputs.logits.argmax(dim=-1)
+
+    def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats."""
+        return torch.nn.functional.cross_entropy(outputs.logits, targets)
+
+    def example_scores(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """1.0 where the answer is right, else 0.0: (N,)."""
+        return (self.decode(outputs) == targets).float()
+
+
+WORKLOADS: Registry[Callable[[int], Workload]] = Registry("workload")
+_loaded: dict[tuple[str, int], Workload] = {}
+_loading = threading.Lock()
+
+
+def workload(name: str, seed: int = 0) -> Workload:
+    """The named workload, loaded once per process and seed. `seed` decides the splits where they are drawn."""
+    entry = WORKLOADS[name]
+    with _loading:
+        if (name, seed) not in _loaded:
+            _loaded[name, seed] = entry(seed)
+        return _loaded[name, seed]
