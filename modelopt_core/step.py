@@ -1,0 +1,185 @@
+"""A step is frozen data that says what to do; applying it never touches its input.
+
+One `Field(...)` line per parameter gives its bounds, error text, widget, JSON, JSON Schema and help. A step that
+transforms one model derives from `Transform`, one that makes several models one derives from `Combine`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+from torch import nn
+
+from modelopt_core import identity
+from modelopt_core.cache import STORE
+from modelopt_core.errors import ModelOptError
+from modelopt_core.events import Report, silent
+from modelopt_core.registry import Registry
+from modelopt_core.workload import Workload
+
+STEPS: Registry[Callable[..., Step]] = Registry("step")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Type annotation of a field that names an entry of `registry`: checked when the step is made."""
+
+    registry: Registry[Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(lambda name: self.registry[name].name, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return {**handler(schema), "enum": sorted(self.registry)}
+
+
+@dataclass(frozen=True)
+class Knob:
+    """Type annotation of a numeric field that the Dial can turn: its range, its step and its symbol in the formula."""
+
+    low: float
+    high: float
+    step: float
+    symbol: str
+
+    def values(self, points: int) -> list[float]:
+        """At most `points` settings over the range, each a multiple of the step, in the order coarse to fine."""
+        steps = round((self.high - self.low) / self.step)
+        stride = max(1, -(-steps // max(1, points - 1)))
+        ticks = [*range(0, steps, stride), steps]
+        order, seen, width = [ticks[0], ticks[-1]], {ticks[0], ticks[-1]}, len(ticks)
+        while len(seen) < len(ticks):
+            width = max(1, width // 2)
+            fresh = [t for t in ticks[::width] if t not in seen]
+            order += fresh
+            seen.update(fresh)
+        return [round(self.low + t * self.step, 10) for t in dict.fromkeys(order)]
+
+
+class Step(BaseModel):
+    """Frozen, hashable, comparable, JSON both ways. Subclasses register in STEPS under their class name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=False)
+    sentence: ClassVar[str] = ""  # what the page says under the title
+    formula: ClassVar[str] = ""  # the formula beside it
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ModelOptError(explain(type(self), error)) from None
+
+    @property
+    def name(self) -> str:
+        """The class name: `Prune`."""
+        return type(self).__name__
+
+    @property
+    def label(self) -> str:
+        """The step in a few characters, for tables: the name and what differs from the defaults."""
+        changed = [f"{k}={v}" for k, v in self if v != type(self).model_fields[k].default]
+        return f"{self.name}({', '.join(changed)})"
+
+    @classmethod
+    def knob(cls, field: str) -> Knob:
+        """The Knob of a field, or an error that names the fields that have one."""
+        if isinstance(found := _annotation(cls.model_fields.get(field), Knob), Knob):
+            return found
+        turnable = [n for n, f in cls.model_fields.items() if _annotation(f, Knob)]
+        raise ModelOptError(f"{cls.__name__} has no knob {field!r}; choose from {', '.join(turnable) or 'none'}")
+
+    @classmethod
+    def registry(cls, field: str) -> Registry[Any] | None:
+        """The registry that a field names an entry of, or None."""
+        named = _annotation(cls.model_fields[field], Named)
+        return named.registry if isinstance(named, Named) else None
+
+    def changed(self, **values: Any) -> Step:
+        """The same step with other values, validated again."""
+        return type(self)(**{**self.model_dump(), **values})
+
+
+class Transform(Step):
+    """A step from one model to another."""
+
+    def apply(self, model: nn.Module, workload: Workload, *, seed: int = 0, report: Report = silent) -> nn.Module:
+        """A new model in eval mode; `model` is bit-identical to before. The same seed gives the same result.
+
+        Results are kept: the same step on the same model is not computed twice. Treat the result as read-only, or copy
+        it; one that was written to is noticed and made again.
+        """
+        key = self.key(model, workload, seed)
+
+        def make() -> nn.Module:
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                result = self.transform(identity.clone(model), workload, generator, report)
+            return identity.stamp(result.eval(), key)
+
+        return STORE.get(("model", key), make, _size_bytes, identity.intact)
+
+    def key(self, model: nn.Module, workload: Workload, seed: int = 0) -> str:
+        """sha256 of the input's key, this step as JSON, the data, the seed and the code version."""
+        recipe = f"{self.name}{self.model_dump_json()}"
+        return identity.digest(identity.key(model), recipe, workload.data_hash, seed, identity.CODE_VERSION)
+
+    @abstractmethod
+    def transform(
+        self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report
+    ) -> nn.Module:
+        """The technique itself. `model` is a private copy: change it or return another. Runs without gradients."""
+
+
+class Combine(Step):
+    """A step from several models to one."""
+
+    @abstractmethod
+    def combine(
+        self, models: Sequence[nn.Module], workload: Workload, generator: torch.Generator, report: Report
+    ) -> nn.Module:
+        """The technique itself, over private copies of the pool."""
+
+    def apply(
+        self, models: Sequence[nn.Module], workload: Workload, *, seed: int = 0, report: Report = silent
+    ) -> nn.Module:
+        """One new model in eval mode; the pool is bit-identical to before."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            result = self.combine([identity.clone(m) for m in models], workload, generator, report)
+        recipe = f"{self.name}{self.model_dump_json()}"
+        keys = [identity.key(m) for m in models]
+        key = identity.digest(*keys, recipe, workload.data_hash, seed, identity.CODE_VERSION)
+        return identity.stamp(result.eval(), key)
+
+
+def explain(cls: type[Step], error: ValidationError) -> str:
+    """One line for a person: which field, what was given, what is allowed."""
+    lines = []
+    for problem in error.errors():
+        field = str(problem["loc"][0]) if problem["loc"] else cls.__name__
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{cls.__name__} has no field {field!r}; its fields are {', '.join(cls.model_fields)}")
+        elif problem["type"] == "value_error":
+            lines.append(str(problem["ctx"]["error"]))
+        else:
+            allowed = problem["msg"].removeprefix("Input ").replace("should be", "must be")
+            lines.append(f"{cls.__name__}: {field}={str(problem['input'])[:80]!r} is not allowed; {field} {allowed}")
+    return "; ".join(lines)
+
+
+def _annotation(field: FieldInfo | None, kind: type) -> object | None:
+    return next((m for m in field.metadata if isinstance(m, kind)), None) if field else None
+
+
+def _size_bytes(model: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+
+
+__all__ = ["STEPS", "Combine", "Field", "Knob", "Named", "Step", "Transform", "explain"]

@@ -1,0 +1,78 @@
+"""Who may use the cores now: a timing goes before everything, a person who waits goes before the background.
+
+Two cores are shared by evaluation, training and stopwatches. A timing holds a machine-wide lock; work that runs in
+batches calls `pause` between them and stands still while a timing runs, or, in the background, while a person waits.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+MACHINE_WAIT_S = 2.0  # another process may time for so long; after that we time anyway and the spread tells
+
+_turn = threading.Condition()
+_timing = threading.RLock()
+_local = threading.local()
+_state = {"timing": 0, "waiting": 0}
+_machine = FileLock(Path(tempfile.gettempdir()) / "modelopt-timing.lock", thread_local=False)
+
+
+@contextmanager
+def stopwatch() -> Iterator[bool]:
+    """Hold the cores while timing. Yields whether the machine-wide lock was got as well (else: expect noise)."""
+    with _timing:
+        alone = True
+        try:
+            _machine.acquire(timeout=MACHINE_WAIT_S, poll_interval=0.005)
+        except (Timeout, OSError):
+            alone = False
+        _change("timing", +1)
+        _local.timing = getattr(_local, "timing", 0) + 1
+        try:
+            yield alone
+        finally:
+            _local.timing -= 1
+            _change("timing", -1)
+            if alone:
+                _machine.release()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Somebody waits for the work inside: background work stands still meanwhile."""
+    _change("waiting", +1)
+    try:
+        yield
+    finally:
+        _change("waiting", -1)
+
+
+@contextmanager
+def background() -> Iterator[None]:
+    """The work of this thread inside the block can wait."""
+    _local.background = True
+    try:
+        yield
+    finally:
+        _local.background = False
+
+
+def pause(limit_s: float = 10.0) -> None:
+    """Called between batches: returns at once, or when it is this thread's turn again (at the latest after `limit_s`)."""
+    if getattr(_local, "timing", 0):
+        return
+    behind = getattr(_local, "background", False)
+    with _turn:
+        _turn.wait_for(lambda: not _state["timing"] and not (behind and _state["waiting"]), timeout=limit_s)
+
+
+def _change(what: str, by: int) -> None:
+    with _turn:
+        _state[what] += by
+        _turn.notify_all()
