@@ -6,15 +6,24 @@ read it. `build` makes one from a `Spec` and notes the spec on it, so that a fil
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modelopt_core.errors import ModelOptError
 from modelopt_core.registry import Registry
 
 ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry("architecture")
+
+MAX_PARAMETERS = 2**26  # 256 MiB of float32: what a file may expand to
+MAX_SIZES = 64  # numbers in one argument, hence layers
 
 Argument = int | float | str | tuple[int, ...]
 
@@ -42,3 +51,211 @@ class Spec:
 def spec_of(model: nn.Module) -> Spec | None:
     """The spec noted on a module that `build` made, or None for a user's own class."""
     return model.__dict__.get("spec")
+
+
+def build(spec: Spec, seed: int = 0) -> nn.Module:
+    """The module that `spec` describes, in eval mode, with `spec` noted on it as `model.spec`.
+
+    Parameters are drawn from a local generator seeded with `seed`, as PyTorch would draw them: the global random state
+    is neither read nor written. They are counted on the meta device first, so that a hostile spec costs no memory.
+    Raises ModelOptError for an unknown architecture and for arguments that it does not take.
+    """
+    entry = ARCHITECTURES[spec.architecture]
+    arguments = dict(spec.arguments)
+    try:
+        inspect.signature(entry.function).bind(**arguments)
+        _check_numbers(spec)
+        with torch.device("meta"):
+            model = entry(**arguments)
+        parameters = sum(p.numel() for p in model.parameters())
+        if parameters > MAX_PARAMETERS:
+            raise ValueError(f"{parameters:,} parameters, allowed are {MAX_PARAMETERS:,}")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelOptError(_refusal(spec, entry.function, error)) from error
+    model.to_empty(device="cpu")
+    initialise(model, torch.Generator().manual_seed(seed))
+    if spec.kept:
+        from modelopt_core import channels  # channels knows nothing of models; here it replays the cuts
+
+        model = channels.cut_to(model, spec.example, spec.kept)
+    model.__dict__["spec"] = spec
+    return model.eval()
+
+
+def initialise(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw all parameters in place: PyTorch's own defaults, but from `generator`; norms begin as the identity.
+
+    Source: He et al., Delving Deep into Rectifiers, arXiv 1502.01852 (the uniform form, with a = √5).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+            if module.bias is not None:
+                bound = 1 / math.sqrt(module.weight[0].numel())  # 1 / √fan_in
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, generator=generator)
+        elif callable(reset := getattr(module, "reset_parameters", None)):
+            reset()  # batch and layer norms: ones and zeros
+
+
+def _check_numbers(spec: Spec) -> None:
+    """Arguments and shapes are positive whole numbers, and few of them."""
+    if spec.input_dtype not in ("float32", "int64"):
+        raise ValueError(f"input_dtype {str(spec.input_dtype)[:20]!r}; choose from float32, int64")
+    for name, value in (*spec.arguments, ("input_shape", spec.input_shape)):
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(type(n) is int and 1 <= n <= MAX_PARAMETERS for n in numbers):
+            raise ValueError(f"{name}={str(value)[:40]} must be whole numbers from 1 to {MAX_PARAMETERS:,}")
+        if not 1 <= len(numbers) <= MAX_SIZES:
+            raise ValueError(f"{name} has {len(numbers):,} numbers, allowed are 1 to {MAX_SIZES}")
+
+
+def _refusal(spec: Spec, function: Callable[..., nn.Module], error: Exception) -> str:
+    """One line: the architecture, what it takes, what is wrong."""
+    takes = ", ".join(str(p).replace("'", "") for p in inspect.signature(function).parameters.values())
+    reason = str(error).split("\n", 1)[0][:160]
+    return f"architecture {spec.architecture!r} takes {takes}; given was {str(dict(spec.arguments))[:80]}: {reason}"
+
+
+@ARCHITECTURES.register("mlp")
+def mlp(sizes: tuple[int, ...]) -> nn.Module:
+    """Flatten, then Linear layers with ReLU between them: (B, …) -> (B, sizes[-1]).
+
+    sizes: inputs, hidden widths, classes. LeNet-300-100 is (784, 300, 100, 10).
+    """
+    if not isinstance(sizes, tuple) or len(sizes) < 2:
+        raise ValueError(f"sizes={sizes} must be a tuple of inputs, hidden widths and classes")
+    layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}  # (B, sizes[0])
+    for i, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
+        if i > 1:
+            layers[f"relu{i - 1}"] = nn.ReLU()
+        layers[f"fc{i}"] = nn.Linear(inputs, outputs)  # (B, sizes[i])
+    return nn.Sequential(OrderedDict(layers))
+
+
+class Cnn(nn.Module):
+    """Two 3×3 convolutions with batch norm for 8×8 images."""
+
+    def __init__(self, width1: int, width2: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width1, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width1)
+        self.conv2 = nn.Conv2d(width1, width2, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width2)
+        self.fc1 = nn.Linear(width2 * 4 * 4, hidden)
+        self.fc2 = nn.Linear(hidden, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))  # (B, width1, 8, 8)
+        x = F.relu(self.bn2(self.conv2(x)))  # (B, width2, 8, 8)
+        x = F.max_pool2d(x, 2)  # (B, width2, 4, 4)
+        x = F.relu(self.fc1(x.flatten(1)))  # (B, hidden)
+        return self.fc2(x)  # (B, classes)
+
+
+@ARCHITECTURES.register("cnn")
+def cnn(width1: int = 16, width2: int = 32, hidden: int = 32, classes: int = 10) -> nn.Module:
+    """Convolution, batch norm, ReLU, twice; pool; two linear layers: (B, 1, 8, 8) -> (B, classes)."""
+    return Cnn(width1, width2, hidden, classes)
+
+
+class LeNet5(nn.Module):
+    """The LeNet-5 of the compression literature: 20 and 50 maps, 500 units, ReLU.
+
+    Source: LeCun et al., Gradient-based learning applied to document recognition, 1998; widths as in Caffe's example.
+    """
+
+    def __init__(self, width1: int, width2: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width1, 5)
+        self.conv2 = nn.Conv2d(width1, width2, 5)
+        self.fc1 = nn.Linear(width2 * 4 * 4, hidden)
+        self.fc2 = nn.Linear(hidden, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)  # (B, width1, 12, 12)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (B, width2, 4, 4)
+        x = F.relu(self.fc1(x.flatten(1)))  # (B, hidden)
+        return self.fc2(x)  # (B, classes)
+
+
+@ARCHITECTURES.register("lenet5")
+def lenet5(width1: int = 20, width2: int = 50, hidden: int = 500, classes: int = 10) -> nn.Module:
+    """Two 5×5 convolutions, each ReLU and 2×2 max pooling, then two linear layers: (B, 1, 28, 28) -> (B, classes)."""
+    return LeNet5(width1, width2, hidden, classes)
+
+
+class Article(nn.Module):
+    """Two 5×5 convolutions and one linear layer, small enough to look at every weight."""
+
+    def __init__(self, width1: int, width2: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width1, 5)
+        self.conv2 = nn.Conv2d(width1, width2, 5)
+        self.fc = nn.Linear(width2 * 4 * 4, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)  # (B, width1, 12, 12)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (B, width2, 4, 4)
+        return self.fc(x.flatten(1))  # (B, classes)
+
+
+@ARCHITECTURES.register("article")
+def article(width1: int = 20, width2: int = 20, classes: int = 10) -> nn.Module:
+    """Two 5×5 convolutions, each ReLU and 2×2 max pooling, then one linear layer: (B, 1, 28, 28) -> (B, classes)."""
+    return Article(width1, width2, classes)
+
+
+class Bag(nn.Module):
+    """Mean of word vectors, then two linear layers. Token 0 is padding.
+
+    Source: Joulin et al., Bag of Tricks for Efficient Text Classification, arXiv 1607.01759.
+    """
+
+    def __init__(self, vocabulary: int, width: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = (tokens != 0).unsqueeze(2)  # (B, L, 1)
+        x = (self.embedding(tokens) * mask).sum(1)  # (B, width)
+        x = x / mask.sum(1).clamp(min=1)  # mean over the words; an empty text gives zeros
+        x = F.relu(self.fc1(x))  # (B, hidden)
+        return self.fc2(x)  # (B, classes)
+
+
+@ARCHITECTURES.register("bag")
+def bag(vocabulary: int = 4096, width: int = 32, hidden: int = 32, classes: int = 2) -> nn.Module:
+    """Mean of word vectors, ReLU layer, linear layer: (B, L) token ids -> (B, classes)."""
+    return Bag(vocabulary, width, hidden, classes)
+
+
+class TextCnn(nn.Module):
+    """Filters slide over word vectors; the strongest match of each decides. Token 0 is padding.
+
+    Source: Kim, Convolutional Neural Networks for Sentence Classification, arXiv 1408.5882.
+    """
+
+    def __init__(self, vocabulary: int, width: int, filters: int, kernel: int, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.conv1 = nn.Conv1d(width, filters, kernel, padding=kernel // 2)
+        self.fc = nn.Linear(filters, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = (tokens != 0).unsqueeze(1)  # (B, 1, L)
+        x = self.embedding(tokens).transpose(1, 2) * mask  # (B, width, L)
+        x = F.relu(self.conv1(x)) * mask  # (B, filters, L); after ReLU 0 never beats a match
+        x = x.amax(2)  # (B, filters)
+        return self.fc(x)  # (B, classes)
+
+
+@ARCHITECTURES.register("textcnn")
+def textcnn(vocabulary: int = 4096, width: int = 32, filters: int = 64, kernel: int = 5, classes: int = 2) -> nn.Module:
+    """Word vectors, 1-D convolution, ReLU, maximum over time, linear layer: (B, L) token ids -> (B, classes)."""
+    if kernel % 2 == 0:
+        raise ValueError(f"kernel={kernel} must be odd, so that every word has a place in the output")
+    return TextCnn(vocabulary, width, filters, kernel, classes)
