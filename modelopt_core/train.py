@@ -1,0 +1,208 @@
+"""The one training loop, and the re-estimation of batch norms that several techniques need.
+
+Everything random comes from one local generator, so a seed gives the same weights twice (dropout, which PyTorch draws
+from the global state, is the exception; no architecture here has it). `val` chooses the epoch that is returned.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from modelopt_core.errors import ModelOptError
+from modelopt_core.events import Progress, Report, silent
+from modelopt_core.turns import pause
+from modelopt_core.workload import Split, Workload
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+EVALUATION_BATCH = 1000
+REPORT_EVERY_S = 0.5  # a person who waits sees something move
+
+
+class TrainingError(ModelOptError):
+    """Training broke down; `best` is the best model until then (at worst the one that came in)."""
+
+    def __init__(self, text: str, best: nn.Module) -> None:
+        super().__init__(text)
+        self.best = best
+
+
+def fit(
+    model: nn.Module,
+    workload: Workload,
+    *,
+    epochs: int,
+    lr: float,
+    batch_size: int = 64,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    schedule: Literal["cosine", "constant"] = "cosine",
+    weight_decay: float = 0.0,
+    augment: Augment | None = None,
+    keep_zeros: bool = False,
+    patience: int | None = None,
+    seed: int = 0,
+    report: Report = silent,
+) -> nn.Module:
+    """A trained copy of `model` in eval mode: the epoch with the best val score, ties broken by val loss.
+
+    The model as it came counts as epoch 0, so the val score never gets worse. augment: (inputs (b, *shape), generator)
+    -> (b, *shape). keep_zeros: weights that are exactly zero stay so (a pruned net stays pruned). patience: stop after
+    so many epochs without a better one. Raises TrainingError when the loss is no longer finite.
+    """
+    _check(epochs=epochs, lr=lr, batch_size=batch_size)
+    model = copy.deepcopy(model)
+    parameters = list(model.parameters())
+    device = parameters[0].device
+    train, val = _on(workload.train, device), _on(workload.val, device)
+    zeros = [(p, p == 0) for p in parameters if p.dim() > 1] if keep_zeros else []
+    update = _optimizer(optimizer, parameters, lr, weight_decay)
+    generator = torch.Generator().manual_seed(seed)
+    best = _Best(model, *evaluate(model, workload, val))
+    clock = _Clock(report, total=epochs * math.ceil(len(train) / batch_size))
+
+    for epoch in range(1, epochs + 1):
+        model.train()
+        for inputs, targets in train.batches(batch_size, generator):
+            pause()
+            if schedule == "cosine":
+                update.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * clock.step / clock.total)) / 2
+            loss = _step(model, workload, update, augment(inputs, generator) if augment else inputs, targets)
+            if not math.isfinite(loss):
+                raise TrainingError(f"loss is {loss} in epoch {epoch}; choose lr below {lr:g}", best.restore(model))
+            for parameter, zero in zeros:
+                parameter.data.masked_fill_(zero, 0.0)
+            clock.tick({"epoch": epoch, "loss": loss, "score": best.score})
+        score, loss = evaluate(model, workload, val)
+        best.offer(model, score, loss, epoch)
+        clock.tick({"epoch": epoch, "loss": loss, "score": score}, steps=0, now=True)
+        if patience is not None and epoch - best.epoch >= patience:
+            break
+    return best.restore(model)
+
+
+def evaluate(model: nn.Module, workload: Workload, split: Split) -> tuple[float, float]:
+    """(mean score, mean loss) of the model on a split, in eager PyTorch."""
+    model.eval()
+    score = loss = 0.0
+    with torch.inference_mode():
+        for inputs, targets in split.batches(EVALUATION_BATCH):
+            outputs = workload.forward(model, inputs)
+            score += float(workload.example_scores(outputs, targets).mean()) * len(inputs)
+            loss += float(workload.loss(outputs, targets)) * len(inputs)
+    return score / len(split), loss / len(split)
+
+
+def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000) -> nn.Module:
+    """A copy whose batch norms know the activations that reach them now: mean and variance over train examples.
+
+    After pruning or quantization the layers before a norm put out other statistics than those it remembers; most of the
+    collapse is that, and it costs no training. A model without batch norm comes back as an equal copy.
+    Source: Sun et al., Hybrid 8-bit Training and Inference, NeurIPS 2019, sec. 3.3 (batch norm re-tuning).
+    """
+    model = copy.deepcopy(model).eval()
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return model
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over all batches
+        norm.train()
+    n = len(workload.train)
+    inputs = workload.train.inputs[torch.arange(0, n, max(1, math.ceil(n / examples)))]
+    with torch.no_grad():
+        for batch in inputs.to(norms[0].running_mean.device).split(EVALUATION_BATCH):
+            if len(batch) > 1:  # one example has no variance
+                workload.forward(model, batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()
+
+
+def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:
+    """Each image moved by up to `pixels` in both directions, zeros moving in: (b, c, h, w) -> (b, c, h, w)."""
+    b, _, h, w = images.shape
+    padded = nn.functional.pad(images, (pixels,) * 4)
+    dy, dx = torch.randint(0, 2 * pixels + 1, (2, b, 1, 1), generator=generator)
+    rows = torch.arange(h).reshape(1, h, 1) + dy  # (b, h, 1)
+    columns = torch.arange(w).reshape(1, 1, w) + dx  # (b, 1, w)
+    moved = padded[torch.arange(b).reshape(b, 1, 1), :, rows, columns]  # (b, h, w, c)
+    return moved.permute(0, 3, 1, 2)
+
+
+class _Best:
+    """The weights of the best epoch so far."""
+
+    def __init__(self, model: nn.Module, score: float, loss: float) -> None:
+        self.score, self.loss, self.epoch = -1.0, math.inf, 0
+        self.weights: dict[str, Tensor] = {}
+        self.offer(model, score, loss, epoch=0)
+
+    def offer(self, model: nn.Module, score: float, loss: float, epoch: int) -> None:
+        """Keep this epoch when it is better; a loss that is not finite never is, except at the beginning."""
+        better = math.isfinite(loss) and (score, -loss) > (self.score, -self.loss)
+        if better or not self.weights:
+            self.score, self.loss, self.epoch = score, loss, epoch
+            self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def restore(self, model: nn.Module) -> nn.Module:
+        """`model` with the kept weights, in eval mode."""
+        model.load_state_dict(self.weights)
+        model.zero_grad(set_to_none=True)
+        return model.eval()
+
+
+class _Clock:
+    """Counts batches and reports at least every REPORT_EVERY_S seconds."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self.report, self.total, self.step, self.last = report, total, 0, time.monotonic()
+
+    def tick(self, values: dict[str, float], steps: int = 1, now: bool = False) -> None:
+        self.step += steps
+        if now or time.monotonic() - self.last >= REPORT_EVERY_S:
+            self.last = time.monotonic()
+            self.report(Progress("train", self.step, self.total, values))
+
+
+def _step(
+    model: nn.Module, workload: Workload, update: torch.optim.Optimizer, inputs: Tensor, targets: Tensor
+) -> float:
+    """One gradient step; returns the loss before it. A loss that is not finite changes nothing."""
+    with torch.enable_grad():
+        loss = workload.loss(workload.forward(model, inputs), targets)
+        value = float(loss.detach())
+        if math.isfinite(value):
+            update.zero_grad(set_to_none=True)
+            loss.backward()
+            update.step()
+    return value
+
+
+def _optimizer(name: str, parameters: list[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    if name == "adam":
+        return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
+    return torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+
+
+def _on(split: Split, device: torch.device) -> Split:
+    return replace(split, inputs=split.inputs.to(device), targets=split.targets.to(device))
+
+
+def _check(epochs: int, lr: float, batch_size: int) -> None:
+    if epochs < 0:
+        raise ModelOptError(f"epochs={epochs} is not allowed; choose 0 or more")
+    if not 0 < lr < math.inf:
+        raise ModelOptError(f"lr={lr} is not allowed; choose a finite number above 0, such as 0.001")
+    if batch_size < 1:
+        raise ModelOptError(f"batch_size={batch_size} is not allowed; choose 1 or more")
