@@ -1,0 +1,70 @@
+"""What every test may lean on: seeded Hypothesis, one thread a process, MNIST and a browser where they are."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+SOURCE_FOLDERS = ("modelopt_core", "pages", "benchmarks", "tests")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported; workers share the cores
+if SHARED_DATA.is_dir():
+    os.environ.setdefault("MODELOPT_DATA", str(SHARED_DATA))
+settings.register_profile("modelopt", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("modelopt")
+
+
+def missing(what: str, reason: str) -> NoReturn:
+    """Skip and say why; where MODELOPT_REQUIRE_<WHAT>=1 (our own CI), fail instead."""
+    if os.environ.get(f"MODELOPT_REQUIRE_{what.upper()}") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def sources(root: Path) -> dict[str, ast.Module]:
+    """The syntax tree of every Python file of the project, by its path from the root: `modelopt_core/step.py`."""
+    folders = (path for folder in SOURCE_FOLDERS for path in sorted((root / folder).rglob("*.py")))
+    files = [*sorted(root.glob("*.py")), *folders]
+    return {f.relative_to(root).as_posix(): ast.parse(f.read_text("utf-8"), str(f)) for f in files}
+
+
+@pytest.fixture(scope="session")
+def mnist() -> object:
+    """The MNIST workload; tests that need it are skipped where its files are not on this machine."""
+    from modelopt_core.errors import DataMissing
+    from modelopt_core.workload import workload
+
+    try:
+        return workload("mnist")
+    except DataMissing as error:
+        missing("mnist", str(error))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of an installed chromium; Playwright's own download is not used."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return path or missing("browser", "no chromium on PATH; install it (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(autouse=True)
+def _needs(request: pytest.FixtureRequest) -> None:
+    """`@pytest.mark.mnist` and `@pytest.mark.browser` ask for the fixtures above."""
+    for marker, fixture in (("mnist", "mnist"), ("browser", "chromium")):
+        if request.node.get_closest_marker(marker):
+            request.getfixturevalue(fixture)

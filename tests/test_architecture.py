@@ -1,0 +1,153 @@
+"""The house rules that a syntax tree can prove: imports point one way, and everything stays short."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+Sources = dict[str, ast.Module]
+
+TECHNIQUES = ("prune", "quantize", "distill", "finetune", "ensemble", "cascade", "pipeline", "fuse")
+FILE_LINES, FUNCTION_LINES, PAGE_LINES = 300, 60, 60
+
+# Who may not import what, by path prefix. app → pages → pages/shared → modelopt_core
+FORBIDDEN = {
+    "modelopt_core/": ("streamlit", "plotly", "app", "pages", "benchmarks", "tests"),
+    "pages/shared/": ("app", "benchmarks", "tests"),
+    "pages/": ("app", "benchmarks", "tests"),
+    "app.py": ("benchmarks", "tests", "torch"),
+    "benchmarks/": ("tests",),
+}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Dotted names of all that is imported anywhere in the tree: `from a import b` gives a and a.b."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            names.add(module)
+            names.update(f"{module.rstrip('.')}.{alias.name}" for alias in node.names)
+    return names
+
+
+def touches(tree: ast.AST, modules: tuple[str, ...]) -> list[str]:
+    """Those of `modules` that the tree imports, themselves or something inside them."""
+    return [m for m in modules if any(name == m or name.startswith(f"{m}.") for name in imported(tree))]
+
+
+def technique(path: str) -> str | None:
+    """`prune` for modelopt_core/prune.py and for modelopt_core/prune/step.py."""
+    parts = Path(path).with_suffix("").parts
+    return parts[1] if parts[0] == "modelopt_core" and parts[1] in TECHNIQUES else None
+
+
+def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method of a file."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_imports_are_seen_wherever_they_hide() -> None:
+    tree = ast.parse(
+        "import a.b\ndef f():\n    from c import d\n    if 1:\n        import streamlit as st\nfrom .e import g"
+    )
+    assert imported(tree) == {"a.b", "c", "c.d", "streamlit", ".e", ".e.g"}
+    assert touches(tree, ("streamlit", "c.d", "b", "stream")) == ["streamlit", "c.d"]
+
+
+def test_a_technique_may_be_a_folder() -> None:
+    assert technique("modelopt_core/prune.py") == technique("modelopt_core/prune/criteria.py") == "prune"
+    assert technique("modelopt_core/train.py") is technique("pages/prune.py") is None
+
+
+def test_imports_point_one_way(sources: Sources) -> None:
+    wrong = [
+        f"{path} imports {name}"
+        for path, tree in sources.items()
+        for prefix, modules in FORBIDDEN.items()
+        if path.startswith(prefix)
+        for name in touches(tree, modules)
+    ]
+    assert wrong == []
+
+
+def test_shared_does_not_know_the_pages(sources: Sources) -> None:
+    pages = tuple(f"pages.{Path(p).stem}" for p in sources if Path(p).parent == Path("pages"))
+    shared = {path: tree for path, tree in sources.items() if path.startswith("pages/shared/")}
+    assert shared
+    assert [(path, touches(tree, pages)) for path, tree in shared.items() if touches(tree, pages)] == []
+
+
+def test_techniques_do_not_know_each_other(sources: Sources) -> None:
+    own = {path: name for path in sources if (name := technique(path))}
+    wrong = []
+    for path, name in own.items():
+        others = tuple(f"modelopt_core.{t}" for t in (*TECHNIQUES, "recipe", "cli") if t != name)
+        wrong += [f"{path} imports {other}" for other in touches(sources[path], others)]
+    assert own
+    assert wrong == []
+
+
+def test_the_core_imports_itself_by_full_name(sources: Sources) -> None:
+    wrong = [p for p, tree in sources.items() if any(name.startswith(".") for name in imported(tree))]
+    assert wrong == []
+
+
+def test_the_core_has_no_cycle_at_import_time(sources: Sources) -> None:
+    """What stands at the top of the core's files, in an order that works; imports inside functions may close a loop."""
+    core = {p.removesuffix(".py").removesuffix("/__init__").replace("/", "."): t for p, t in sources.items()}
+    core = {name: tree for name, tree in core.items() if name.startswith("modelopt_core.")}
+    top = {
+        n: imported(ast.Module([s for s in t.body if isinstance(s, ast.Import | ast.ImportFrom)], []))
+        for n, t in core.items()
+    }
+    try:
+        order = list(TopologicalSorter({name: (top[name] & core.keys()) - {name} for name in core}).static_order())
+    except CycleError as cycle:
+        pytest.fail(f"imports go round: {' → '.join(cycle.args[1])}")
+    assert set(order) == set(core)
+
+
+def test_pages_describe_screens(sources: Sources, root: Path) -> None:
+    """A page is at most 60 lines and never imports torch."""
+    pages = [p for p in sources if Path(p).parent == Path("pages")]
+    assert [p for p in pages if touches(sources[p], ("torch",))] == []
+    assert [p for p in pages if len((root / p).read_text("utf-8").splitlines()) > PAGE_LINES] == []
+
+
+def test_files_are_short(sources: Sources, root: Path) -> None:
+    scripts = [p for p in (root / "pages").rglob("*") if p.suffix in {".js", ".css"}]
+    lengths = {p: len(p.read_text("utf-8").splitlines()) for p in [*(root / s for s in sources), *scripts]}
+    assert {p.relative_to(root).as_posix(): n for p, n in lengths.items() if n > FILE_LINES} == {}
+
+
+def test_functions_are_short(sources: Sources) -> None:
+    long = [
+        f"{path}:{f.lineno} {f.name} has {f.end_lineno - f.lineno + 1} lines"
+        for path, tree in sources.items()
+        for f in functions(tree)
+        if f.end_lineno is not None and f.end_lineno - f.lineno >= FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_the_public_core_is_documented(sources: Sources) -> None:
+    """Every module, public class and public function of modelopt_core has a docstring."""
+    silent = []
+    for path, tree in sources.items():
+        if not path.startswith("modelopt_core/"):
+            continue
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        public = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")]
+        silent += [path] if ast.get_docstring(tree) is None else []
+        silent += [f"{path}:{n.lineno} {n.name}" for n in public if ast.get_docstring(n) is None]
+    assert silent == []
+
+
+def test_no_drawer_for_odds_and_ends(sources: Sources) -> None:
+    assert [p for p in sources if Path(p).stem in {"utils", "util", "helpers", "misc", "common"}] == []
