@@ -169,9 +169,19 @@ def explain(cls: type[Step], error: ValidationError) -> str:
         elif problem["type"] == "value_error":
             lines.append(str(problem["ctx"]["error"]))
         else:
-            allowed = problem["msg"].removeprefix("Input ").replace("should be", "must be")
-            lines.append(f"{cls.__name__}: {field}={str(problem['input'])[:80]!r} is not allowed; {field} {allowed}")
+            allowed = _bounds(cls, field) or problem["msg"].removeprefix("Input should be ")
+            lines.append(f"{cls.__name__}: {field}={str(problem['input'])[:80]} is not allowed; {field} must be {allowed}")
     return "; ".join(lines)
+
+
+def _bounds(cls: type[Step], field: str) -> str:
+    """`a number ≥ 0 and < 1`, from the field's own bounds; empty where it has none."""
+    info = cls.model_fields.get(field)
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    found = [f"{sign} {getattr(m, at):g}" for m in (info.metadata if info else ()) for at, sign in signs.items() if hasattr(m, at)]
+    if not found or info is None:
+        return ""
+    return f"a{' whole' if info.annotation is int else ''} number {' and '.join(found)}"
 
 
 def _annotation(field: FieldInfo | None, kind: type) -> object | None:

@@ -1,0 +1,27 @@
+"""The public names of the package, gathered. Users write `import modelopt_core as mo`; see the package's docstring."""
+
+from modelopt_core import channels, workloads
+from modelopt_core.codec import load, save
+from modelopt_core.errors import ModelOptError
+from modelopt_core.estimate import Estimate
+from modelopt_core.events import Progress
+from modelopt_core.export import export_onnx
+from modelopt_core.finetune import Finetune
+from modelopt_core.layers import layers
+from modelopt_core.measure import Comparison, Measurement, Predictions, compare, measure, predictions
+from modelopt_core.prune import CRITERIA, Prune
+from modelopt_core.quantize import OBSERVERS, ROUNDINGS, Quantize
+from modelopt_core.recipe import Point, Recipe, Stage, curve, from_json, run, to_json
+from modelopt_core.registry import Registry
+from modelopt_core.runtime import compile
+from modelopt_core.step import STEPS, Combine, Step, Transform
+from modelopt_core.workload import WORKLOADS, Outputs, Split, Workload, workload
+from modelopt_core.zoo import baseline
+
+__all__ = [
+    "CRITERIA", "OBSERVERS", "ROUNDINGS", "STEPS", "WORKLOADS",
+    "Combine", "Comparison", "Estimate", "Finetune", "Measurement", "ModelOptError", "Outputs", "Point", "Predictions",
+    "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split", "Stage", "Step", "Transform", "Workload",
+    "baseline", "channels", "compare", "compile", "curve", "export_onnx", "from_json", "layers", "load", "measure",
+    "predictions", "run", "save", "to_json", "workload", "workloads",
+]  # fmt: skip

@@ -1,0 +1,168 @@
+"""Which channels are coupled, and cutting them out.
+
+A channel can only go where everything that touches it lets it go: the layer that makes it, the normalisation over it,
+the layers that read it, and every other layer whose output is added to it. `groups` walks the traced graph and joins
+what must go together; `narrow` cuts a copy. What the walk does not know, it leaves alone and says why.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+
+from modelopt_core.errors import ModelOptError
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One side of one layer: it makes (`out`), reads (`in`) or carries (`norm`) each channel `repeat` times in a row."""
+
+    layer: str
+    role: str
+    repeat: int = 1
+
+
+@dataclass
+class Group:
+    """Channels that must go together. `frozen` says why they must stay, or is empty."""
+
+    name: str  # the first layer that makes them
+    size: int
+    members: list[Member] = field(default_factory=list)
+    frozen: str = ""
+
+    @property
+    def makers(self) -> list[str]:
+        """Names of the layers that make these channels."""
+        return [m.layer for m in self.members if m.role == "out"]
+
+
+def groups(model: nn.Module, example: Tensor) -> list[Group]:
+    """The groups of coupled channels, in the order of the forward pass. example: (1, *shape)."""
+    from modelopt_core.graph import Walk
+
+    return Walk(model, example).run()
+
+
+def weights(model: nn.Module, group: Group) -> Tensor:
+    """(C, n): for each channel of the group, the weights of all layers that make it."""
+    rows = [_out_rows(model.get_submodule(m.layer)) for m in group.members if m.role == "out"]
+    return torch.cat(rows, dim=1)
+
+
+def narrow(model: nn.Module, found: list[Group], keep: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the model with only the kept channels. keep: group name -> sorted indices (k,), k ≥ 1."""
+    thin = copy.deepcopy(model)
+    for group in found:
+        if group.name not in keep or len(keep[group.name]) == group.size:
+            continue
+        if group.frozen:
+            raise ModelOptError(f"channels of {group.name} can't be cut: {group.frozen}; leave the layer out")
+        for member in group.members:
+            _slice(thin.get_submodule(member.layer), member, keep[group.name])
+    return _note(thin, found, keep)
+
+
+def cut(
+    model: nn.Module,
+    example: Tensor,
+    ratio: float,
+    score: Callable[[Tensor], Tensor] = lambda rows: rows.abs().sum(dim=1),
+) -> nn.Module:
+    """A copy of any traceable module without the `ratio` lowest-scoring channels of every group; at least one stays.
+
+    example: one input (1, *shape); score: (C, n) weights of the layers that make a channel -> (C,) importance.
+    """
+    if not 0 <= ratio < 1:
+        raise ModelOptError(f"ratio={ratio} is not allowed; ratio must be a number ≥ 0 and < 1")
+    found = groups(model, example)
+    keep = {g.name: strongest(score(weights(model, g)), ratio) for g in found if not g.frozen}
+    thin = narrow(model, found, keep).eval()
+    with torch.no_grad():
+        thin(example)
+    return thin
+
+
+def cut_to(model: nn.Module, example: Tensor, kept: Mapping[str, int]) -> nn.Module:
+    """A copy with as many channels per group as `kept` says: the shape of a cut model, before its weights are loaded."""
+    found = {g.name: g for g in groups(model, example)}
+    for name, left in kept.items():
+        if name not in found or not 1 <= left <= found[name].size:
+            raise ModelOptError(f"{left} channels of {name!r} can't be kept; groups are {', '.join(found)}")
+    return narrow(model, list(found.values()), {name: torch.arange(left) for name, left in kept.items()})
+
+
+def strongest(scores: Tensor, ratio: float) -> Tensor:
+    """Sorted indices of the channels that stay when `ratio` of (C,) scores go; at least one."""
+    removed = min(round(ratio * len(scores)), len(scores) - 1)
+    return torch.topk(scores, len(scores) - removed).indices.sort().values
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """The model's graph, or one sentence with the remedy."""
+    try:
+        return fx.symbolic_trace(model)
+    except Exception as error:
+        name = type(model).__name__
+        why = str(error).split("\n", 1)[0][:120]
+        raise ModelOptError(f"channels of {name} can't be traced ({why}); prune its parts before building {name}") from None
+
+
+def _out_rows(layer: nn.Module) -> Tensor:
+    weight = layer.weight.detach()
+    assert isinstance(weight, Tensor)
+    return weight.t() if isinstance(layer, nn.Embedding) else weight.flatten(1)
+
+
+def _slice(layer: nn.Module, member: Member, keep: Tensor) -> None:
+    index = (keep[:, None] * member.repeat + torch.arange(member.repeat)).flatten()  # each channel's features in a row
+    if member.role == "in":
+        layer.weight = _cut(layer.weight, 1, index)
+    elif isinstance(layer, nn.Embedding):
+        layer.weight = _cut(layer.weight, 1, index)
+        layer.embedding_dim = len(index)
+    else:
+        for name in ("weight", "bias", "running_mean", "running_var", "weight_scale", "weight_zero_point"):
+            tensor = getattr(layer, name, None)
+            if tensor is not None and not (name.startswith("weight_") and len(tensor) == 1):
+                setattr(layer, name, _cut(tensor, 0, index))
+    _resize(layer, member, len(index))
+
+
+def _cut(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
+    piece = tensor.detach().index_select(dim, index.to(tensor.device)).contiguous()
+    return nn.Parameter(piece, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else piece
+
+
+def _resize(layer: nn.Module, member: Member, size: int) -> None:
+    if isinstance(layer, nn.Linear):
+        setattr(layer, "in_features" if member.role == "in" else "out_features", size)
+    elif isinstance(layer, CONVOLUTIONS):
+        if member.role == "norm":  # depthwise: one filter per channel
+            layer.groups = layer.in_channels = layer.out_channels = size
+        else:
+            setattr(layer, "in_channels" if member.role == "in" else "out_channels", size)
+    elif isinstance(layer, NORMS):
+        layer.num_features = size
+
+
+def _note(thin: nn.Module, found: list[Group], keep: Mapping[str, Tensor]) -> nn.Module:
+    """Write the new channel counts into the model's spec, where it has one."""
+    from dataclasses import replace
+
+    from modelopt_core.models import spec_of
+
+    spec = spec_of(thin)
+    if spec is not None:
+        counts = {**dict(spec.kept), **{g.name: len(keep[g.name]) for g in found if g.name in keep}}
+        full = {g.name: g.size for g in found if g.name not in dict(spec.kept)}
+        left = {name: n for name, n in counts.items() if full.get(name) != n}
+        thin.__dict__["spec"] = replace(spec, kept=tuple(sorted(left.items())))
+    return thin

@@ -1,0 +1,178 @@
+"""Measuring a model: its score on a split, its bytes in a file, its multiply–accumulates, its latency.
+
+Predictions are the currency: what a model says about a split is computed once, kept, and everything that compares
+models is arithmetic on it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modelopt_core import codec, identity, layers, timing
+from modelopt_core.cache import STORE
+from modelopt_core.estimate import Estimate, Flips, difference, mcnemar, mean_interval
+from modelopt_core.runtime import Compiled, compile, predict
+from modelopt_core.workload import Outputs, Workload
+
+ZEROS = 0.001  # share of exactly zero parameters above which a network counts as masked
+PREDICT_THREADS = min(2, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says about the n examples of a split. answers: (n, …); scores, confidence: (n,) in [0, 1]."""
+
+    outputs: Outputs
+    answers: Tensor
+    scores: Tensor
+    confidence: Tensor
+    compiled: str  # label of the runtime that ran
+    integer: bool  # integer kernels ran wherever a weight lies on a grid
+
+    @property
+    def size_bytes(self) -> int:
+        """What keeping this costs."""
+        kept = [self.outputs.logits, self.answers, self.scores, self.confidence]
+        return sum(t.numel() * t.element_size() for t in kept)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model, measured. Latency is of one example unless `batch` says otherwise; speedup against the baseline."""
+
+    score: Estimate
+    metric: str
+    parameters: int
+    nonzero: int
+    macs: int
+    size_bytes: int
+    size_label: str  # what file the bytes are of
+    entropy_bytes: int
+    latency_ms: Estimate
+    baseline_ms: Estimate
+    speedup: Estimate
+    noisy: bool
+    runtime: str
+    threads: int
+    batch: int
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two models on the same examples. delta: change of the score; flips: won, lost, p; changed: (m,) indices."""
+
+    delta: Estimate
+    flips: Flips | None  # None where scores are not right or wrong
+    changed: Tensor
+
+
+def compiled(model: nn.Module, workload: Workload, runtime: str = "onnx", device: str = "cpu") -> Compiled:
+    """The model ready to run on one thread, compiled once."""
+    key = ("compiled", identity.key(model), workload.data_hash, runtime, device)
+    size = 2 * sum(p.numel() * p.element_size() for p in model.parameters())
+    return STORE.get(key, lambda: compile(model, workload, runtime=runtime, device=device), lambda _: size)
+
+
+def predictions(
+    model: nn.Module, workload: Workload, split: str = "val", *, runtime: str = "onnx", device: str = "cpu"
+) -> Predictions:
+    """What the model says about a split, computed once per model, data, split, runtime and device."""
+    examples = workload.split(split)
+
+    def make() -> Predictions:
+        ready = compiled(model, workload, runtime, device)
+        outputs = Outputs(predict(ready, examples.inputs, threads=PREDICT_THREADS))
+        return Predictions(
+            outputs,
+            workload.decode(outputs),
+            workload.example_scores(outputs, examples.targets),
+            workload.confidence(outputs),
+            ready.label,
+            ready.integer,
+        )
+
+    key = ("predictions", identity.key(model), workload.data_hash, split, runtime, device, identity.CODE_VERSION)
+    return STORE.get(key, make, lambda p: p.size_bytes)
+
+
+def measure(
+    model: nn.Module,
+    workload: Workload,
+    split: str = "val",
+    *,
+    runtime: str = "onnx",
+    device: str = "cpu",
+    baseline: nn.Module | None = None,
+) -> Measurement:
+    """Score, size, MACs and latency; the latency in turn with `baseline` (default: with itself), one thread, batch 1.
+
+    runtime: 'onnx' or 'eager'; device: 'cpu', 'cuda' or 'mps' (the latter two with 'eager'). The score is `simulated`
+    where the network is masked, or its weights lie on a grid and float kernels ran.
+    """
+    reference = model if baseline is None else baseline
+    key = ("measurement", identity.key(model), identity.key(reference), workload.data_hash, split, runtime, device)
+    return STORE.get(key, lambda: _measure(model, reference, workload, split, runtime, device))
+
+
+def _measure(
+    model: nn.Module, reference: nn.Module, workload: Workload, split: str, runtime: str, device: str
+) -> Measurement:
+    said = predictions(model, workload, split, runtime=runtime, device=device)
+    parameters = sum(p.numel() for p in model.parameters())
+    nonzero = sum(int(torch.count_nonzero(p)) for p in model.parameters())
+    on_grid = any(hasattr(m, "weight_levels") for m in model.modules())
+    real = not (on_grid and not said.integer) and parameters - nonzero <= ZEROS * parameters
+    size = codec.sizes(model)
+    timed = _latency(model, reference, workload, runtime, device)
+    return Measurement(
+        score=mean_interval(said.scores.numpy(), "measured" if real else "simulated"),
+        metric=workload.metric,
+        parameters=parameters,
+        nonzero=nonzero,
+        macs=layers.macs(model, workload.example),
+        size_bytes=size.size_bytes,
+        size_label=size.label,
+        entropy_bytes=size.entropy_bytes,
+        latency_ms=timed.latency_ms,
+        baseline_ms=timed.baseline_ms,
+        speedup=timed.speedup,
+        noisy=timed.noisy,
+        runtime=said.compiled,
+        threads=1,
+        batch=1,
+        device=device,
+    )
+
+
+def _latency(
+    model: nn.Module, reference: nn.Module, workload: Workload, runtime: str, device: str
+) -> timing.Timing:
+    one = workload.example.numpy()
+    fast, slow = compiled(model, workload, runtime, device), compiled(reference, workload, runtime, device)
+    first = ("expected_ms", identity.key(reference), workload.data_hash, runtime, device)
+    timed = timing.interleave(lambda: fast(one), lambda: slow(one), STORE.peek(first))
+    STORE.get(first, lambda: timed.baseline_ms.value)
+    return timed
+
+
+def compare(
+    before: nn.Module,
+    after: nn.Module,
+    workload: Workload,
+    split: str = "val",
+    *,
+    runtime: str = "onnx",
+    device: str = "cpu",
+) -> Comparison:
+    """What changed from one model to another on the same examples: arithmetic on kept predictions."""
+    first = predictions(before, workload, split, runtime=runtime, device=device)
+    second = predictions(after, workload, split, runtime=runtime, device=device)
+    was, now = first.scores.numpy(), second.scores.numpy()
+    binary = bool(((was == 0) | (was == 1)).all() and ((now == 0) | (now == 1)).all())
+    changed = (first.answers != second.answers).flatten(1).any(dim=1) if first.answers.dim() > 1 else first.answers != second.answers
+    return Comparison(difference(was, now), mcnemar(was, now) if binary else None, changed.nonzero().flatten())

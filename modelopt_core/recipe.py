@@ -1,0 +1,150 @@
+"""A recipe: a tuple of steps in the user's order. `run` applies it to a pool of models and measures after every step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from modelopt_core import turns
+from modelopt_core.errors import ModelOptError
+from modelopt_core.events import Progress, Report, silent
+from modelopt_core.measure import Measurement, measure
+from modelopt_core.step import STEPS, Combine, Step, Transform
+from modelopt_core.workload import Workload
+
+VERSION = 1
+CURVE_POINTS = 34  # a knob of 100 positions, measured at every third
+
+Recipe = tuple[Step, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One model of the pool after one step. branch: its place in the pool; label: the step, or 'baseline'."""
+
+    label: str
+    branch: int
+    model: nn.Module
+    measurement: Measurement
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One measured setting of a response curve."""
+
+    value: float
+    measurement: Measurement
+
+
+def run(
+    recipe: Sequence[Step],
+    pool: Sequence[nn.Module],
+    workload: Workload,
+    *,
+    split: str = "val",
+    runtime: str = "onnx",
+    device: str = "cpu",
+    seed: int = 0,
+    report: Report = silent,
+) -> list[Stage]:
+    """Apply the steps in order and measure every model after every step, each against the pool's first model.
+
+    A Transform is applied to each model of the pool, a Combine makes the pool one. The stages begin with the baselines;
+    each is also reported as it comes. The pool's models are left as they were.
+    """
+    if not pool:
+        raise ModelOptError("a recipe needs at least one model to start from; the pool is empty")
+    stages: list[Stage] = []
+    models, baseline = list(pool), pool[0]
+    for at, step in enumerate([None, *recipe]):
+        if isinstance(step, Transform):
+            models = [step.apply(model, workload, seed=seed, report=report) for model in models]
+        elif isinstance(step, Combine):
+            models = [step.apply(models, workload, seed=seed, report=report)]
+        for branch, model in enumerate(models):
+            found = measure(model, workload, split, runtime=runtime, device=device, baseline=baseline)
+            stages.append(Stage(step.label if step else "baseline", branch, model, found))
+            report(stages[-1])
+        report(Progress("recipe", at, len(recipe)))
+    return stages
+
+
+def curve(
+    step: Transform,
+    field: str,
+    model: nn.Module,
+    workload: Workload,
+    *,
+    points: int = CURVE_POINTS,
+    split: str = "val",
+    runtime: str = "onnx",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Iterator[Point]:
+    """The response curve of one knob: measured points, coarse to fine, the ends first.
+
+    field: a numeric field of the step that has a Knob. Between points the thread lets others go first (see turns.py).
+    """
+    whole = type(step).model_fields[field].annotation is int
+    for value in type(step).knob(field).values(points):
+        turns.pause()
+        small = step.changed(**{field: int(value) if whole else value}).apply(model, workload, seed=seed)  # type: ignore[arg-type]
+        found = measure(small, workload, split, runtime=runtime, device=device, baseline=model)
+        yield Point(value, found)
+
+
+def to_json(recipe: Sequence[Step]) -> str:
+    """The recipe as JSON text: {"version": 1, "steps": [{"step": "Prune", …}, …]}; one line per field."""
+    steps = [{"step": step.name, **step.model_dump(mode="json")} for step in recipe]
+    return json.dumps({"version": VERSION, "steps": steps}, indent=2)
+
+
+def from_json(text: str) -> Recipe:
+    """The recipe that `to_json` wrote. What is not one is refused with the field and the line."""
+    try:
+        data = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+        raise ModelOptError(f"recipe is not JSON ({where}); mend it there") from None
+    if not isinstance(data, dict) or not isinstance(data.get("steps"), list):
+        raise ModelOptError('recipe line 1: it must be {"version": 1, "steps": [{"step": "Prune", …}, …]}')
+    if data.get("version", VERSION) != VERSION:
+        raise ModelOptError(f"recipe version {data['version']!r} is not known; this program reads version {VERSION}")
+    return tuple(_step(item, at, text) for at, item in enumerate(data["steps"]))
+
+
+def _step(item: object, at: int, text: str) -> Step:
+    line = _line_of_step(text, at)
+    if not isinstance(item, dict) or "step" not in item:
+        raise ModelOptError(f'recipe line {line}, step {at + 1}: it must be an object with a field "step"')
+    fields = {name: value for name, value in item.items() if name != "step"}
+    try:
+        step = STEPS[item["step"]](**fields)
+    except ModelOptError as error:
+        field = next((name for name in fields if f": {name}=" in str(error) or f"'{name}'" in str(error)), None)
+        field = field or next((n for n, v in fields.items() if f"{v!r}" in str(error)), "step")
+        raise ModelOptError(f"recipe line {_line_of_field(text, line, field)}, step {at + 1}, {field}: {error}") from None
+    assert isinstance(step, Step)
+    return step
+
+
+def _line_of_step(text: str, at: int) -> int:
+    """The line on which step number `at` begins: walk the array with the JSON decoder itself."""
+    decoder, position = json.JSONDecoder(), text.index("[", text.index('"steps"')) + 1
+    for _ in range(at):
+        position = _skip(text, decoder.raw_decode(text, _skip(text, position))[1])
+    return text.count("\n", 0, _skip(text, position)) + 1
+
+
+def _skip(text: str, position: int) -> int:
+    while text[position] in " \t\r\n,":
+        position += 1
+    return position
+
+
+def _line_of_field(text: str, line: int, field: str) -> int:
+    rest = text.split("\n")[line - 1 :]
+    return line + next((i for i, row in enumerate(rest) if f'"{field}"' in row), 0)

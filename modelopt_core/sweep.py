@@ -1,0 +1,78 @@
+"""Response curves measured in the background, coarse to fine, while a person goes on.
+
+One worker thread serves the whole process, the latest request first. It stands still while somebody waits for a
+released slider and while a stopwatch runs. Points are appended to a list that pages poll; the worker draws nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+from modelopt_core import turns
+from modelopt_core.cache import Store
+from modelopt_core.errors import ModelOptError
+from modelopt_core.recipe import Point
+
+KEPT = 16 * 2**20  # bytes of curves kept; one of 100 points takes some 50 kB
+
+
+class Sweep:
+    """A curve being measured. `points` only grows; `error` is one line if it broke; `done` when nothing more comes."""
+
+    def __init__(self, total: int, work: Callable[[], Iterator[Point]]) -> None:
+        self.total = total
+        self.points: list[Point] = []
+        self.error = ""
+        self.done = False
+        self._work: Iterator[Point] | None = None
+        self._start = work
+
+    def advance(self) -> None:
+        """Measure one more point."""
+        try:
+            self._work = self._work or self._start()
+            self.points.append(next(self._work))
+        except StopIteration:
+            self.done = True
+        except ModelOptError as error:
+            self.error, self.done = str(error), True
+        except Exception as error:  # a defect of ours must not end the worker that serves everybody
+            self.error, self.done = f"measuring stopped ({type(error).__name__}: {error})", True
+
+
+class Sweeper:
+    """Runs sweeps one point at a time in a daemon thread; what was asked for last goes first."""
+
+    def __init__(self) -> None:
+        self._kept = Store(KEPT)
+        self._queue: list[Sweep] = []
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def request(self, key: str, total: int, work: Callable[[], Iterator[Point]]) -> Sweep:
+        """The sweep under `key`, begun now if nobody has asked for it yet; it goes to the front."""
+        sweep = self._kept.get(key, lambda: Sweep(total, work), lambda s: 512 * s.total)
+        with self._wake:
+            if not sweep.done:
+                self._queue = [s for s in self._queue if s is not sweep] + [sweep]
+                self._wake.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="modelopt-sweep", daemon=True)
+                self._thread.start()
+        return sweep
+
+    def _serve(self) -> None:
+        with turns.background():
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: bool(self._queue))
+                    sweep = self._queue[-1]
+                turns.pause()
+                sweep.advance()
+                if sweep.done:
+                    with self._wake:
+                        self._queue = [s for s in self._queue if s is not sweep]
+
+
+SWEEPER = Sweeper()
