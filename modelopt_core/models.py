@@ -77,7 +77,7 @@ def build(spec: Spec, seed: int = 0) -> nn.Module:
     if spec.kept:
         from modelopt_core import channels  # channels knows nothing of models; here it replays the cuts
 
-        model = channels.cut_to(model, spec.example, spec.kept)
+        model = channels.cut_to(model, spec.example, dict(spec.kept))
     model.__dict__["spec"] = spec
     return model.eval()
 

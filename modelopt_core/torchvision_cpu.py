@@ -1,8 +1,8 @@
 """Lets torchvision's CUDA build be imported beside a CPU-only torch.
 
-The default torchvision wheel for Linux is built for CUDA. Beside a CPU torch its compiled operators do not load, and the
-import fails on a schema that is not there: `operator torchvision::nms does not exist`. Data sets, transforms and models
-need none of these operators, so declaring the two schemas is enough; calling one still fails, as it should.
+The default torchvision wheel for Linux is built for CUDA. Beside a CPU torch its compiled operators do not load, and
+the import fails on a schema that is not there: `operator torchvision::nms does not exist`. Data sets, transforms and
+models need none of these operators, so declaring the two schemas is enough; calling one still fails, as it should.
 """
 
 from __future__ import annotations

@@ -109,6 +109,7 @@ def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000)
     """
     model = copy.deepcopy(model).eval()
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if not norms:
         return model
     momenta = [norm.momentum for norm in norms]
@@ -119,7 +120,7 @@ def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000)
     n = len(workload.train)
     inputs = workload.train.inputs[torch.arange(0, n, max(1, math.ceil(n / examples)))]
     with torch.no_grad():
-        for batch in inputs.to(norms[0].running_mean.device).split(EVALUATION_BATCH):
+        for batch in inputs.to(device).split(EVALUATION_BATCH):
             if len(batch) > 1:  # one example has no variance
                 workload.forward(model, batch)
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -1,3 +1,4 @@
-"""The workloads that come with the project; importing this package registers them. None is loaded before it is asked for."""
+"""The workloads that come with the project. Importing this package registers them; each is loaded when asked for."""
 
 from modelopt_core.workloads import digits as digits
+from modelopt_core.workloads import mnist as mnist

@@ -27,9 +27,7 @@ def digits(seed: int = 0) -> Classification:
     inputs = torch.tensor(pixels / INK, dtype=torch.float32).reshape(-1, 1, 8, 8)
     targets = torch.tensor(labels, dtype=torch.int64)
     order = {"train": np.sort(fit), "val": np.sort(val), "test": np.sort(test)}
-    splits = {
-        name: Split(inputs[at], targets[at], tuple(f"digits/{i}" for i in at)) for name, at in order.items()
-    }
+    splits = {name: Split(inputs[at], targets[at], tuple(f"digits/{i}" for i in at)) for name, at in order.items()}
     digest = hashlib.sha256(pixels.astype(np.uint8).tobytes() + labels.astype(np.uint8).tobytes())
     for at in order.values():
         digest.update(at.astype("<i8").tobytes())

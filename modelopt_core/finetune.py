@@ -1,0 +1,47 @@
+"""Fine-tuning: a few more epochs of training, so that what is left makes up for what was removed."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from modelopt_core.events import Report
+from modelopt_core.step import STEPS, Knob, Transform
+from modelopt_core.train import fit
+from modelopt_core.workload import Workload
+
+
+@STEPS.register("Finetune")
+class Finetune(Transform):
+    """Train on the training split with Adam and a cosine schedule; return the epoch that does best on val.
+
+    The model as it came is a candidate too, so val never gets worse. Weights that are exactly zero stay zero: a pruned
+    network stays pruned. A quantized one leaves its grid; quantize after fine-tuning.
+
+    Source: Han et al., Learning both weights and connections, arXiv 1506.02626; Loshchilov and Hutter, SGDR,
+    arXiv 1608.03983.
+    """
+
+    sentence: ClassVar[str] = "Train a little longer. How much of the loss comes back?"
+    formula: ClassVar[str] = "w ← w − η ∇L(w)"
+
+    epochs: Annotated[int, Knob(1, 20, 1, "e")] = Field(
+        3, ge=1, le=1000, title="Epochs", description="Passes over the training split."
+    )
+    lr: float = Field(1e-3, gt=0, le=1e9, title="Learning rate", description="First step size; falls to zero.")
+    batch_size: int = Field(64, ge=1, le=65536, title="Batch", description="Examples per step.")
+
+    def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
+        return fit(
+            model,
+            workload,
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            keep_zeros=True,
+            seed=generator.initial_seed(),
+            report=report,
+        )

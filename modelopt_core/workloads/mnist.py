@@ -1,0 +1,148 @@
+"""MNIST, 28×28: the data set of the compression literature. Found on disk, or fetched on request; never at import."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import sys
+import urllib.request
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modelopt_core import atomic
+from modelopt_core.errors import DataMissing
+from modelopt_core.events import Progress, Report, silent
+from modelopt_core.torchvision_cpu import import_torchvision
+from modelopt_core.workload import WORKLOADS, Classification, Split
+
+MD5 = {  # of the uncompressed files
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+IMAGE_HEADER, LABEL_HEADER = 16, 8  # bytes before the data of an idx file
+VAL = 10_000  # of the 60,000 training images
+CHUNK = 2**16
+TIMEOUT_S = 20
+
+
+@WORKLOADS.register("mnist")
+def mnist(seed: int = 0) -> Classification:
+    """70,000 images (1, 28, 28) of ten digits, in [0, 1]; 50,000 train, 10,000 val drawn by `seed`, 10,000 test.
+
+    Raises DataMissing when the files are absent or damaged.
+    Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits, 1998.
+    """
+    root = data_folder()
+    files = {name: _read(root, name) for name in MD5}
+    order = np.random.default_rng(seed).permutation(60_000)
+    splits = {
+        "train": _split(files, "train", np.sort(order[VAL:])),
+        "val": _split(files, "train", np.sort(order[:VAL])),
+        "test": _split(files, "t10k", np.arange(10_000)),
+    }
+    return Classification(
+        name="mnist",
+        title="MNIST",
+        modality="image",
+        metric="accuracy",
+        labels=tuple("0123456789"),
+        **splits,
+        models=("lenet5", "lenet300", "article", "mlp1200"),
+        chance=float(torch.bincount(splits["val"].targets).max() / VAL),
+        data_hash=hashlib.sha256(f"{sorted(MD5.items())}{VAL}{seed}".encode()).hexdigest(),
+        note="70,000 handwritten digits of 28×28 pixels; 10,000 of the training images serve as val.",
+        show=lambda split, i: splits[split].inputs[i, 0].numpy(),
+    )
+
+
+def data_folder() -> Path:
+    """The torchvision root that holds MNIST/raw: MODELOPT_DATA, else the user's own data folder."""
+    if given := os.environ.get("MODELOPT_DATA"):
+        return Path(given).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "modelopt-studio"
+
+
+def fetch_mnist(report: Report = silent) -> Path:
+    """Download what is missing or damaged of the four files (12 MB) into `data_folder()`; returns that folder.
+
+    A file appears whole or not at all. Raises DataMissing when no mirror answers with the right bytes.
+    """
+    root = data_folder()
+    raw = root / "MNIST" / "raw"
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataMissing(f"cannot make the folder {raw} ({error.strerror}); set MODELOPT_DATA to another") from error
+    for name, md5 in MD5.items():
+        path = raw / name
+        if not (path.is_file() and _md5(path.read_bytes()) == md5):
+            atomic.write(path, _download(name, md5, report))
+    return root
+
+
+def mirrors() -> list[str]:
+    """The servers that torchvision itself downloads MNIST from, each ending in a slash."""
+    import_torchvision()
+    from torchvision.datasets import MNIST  # takes 2 s to import, and only a download needs it
+
+    return list(MNIST.mirrors)
+
+
+def _download(name: str, md5: str, report: Report) -> bytes:
+    """The uncompressed file from the first mirror that has it."""
+    reasons = []
+    for mirror in mirrors():
+        try:
+            data = bytearray()
+            with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT_S) as answer:
+                total = int(answer.headers.get("Content-Length") or 0)
+                while chunk := answer.read(CHUNK):
+                    data += chunk
+                    report(Progress(f"fetch {name}", len(data), max(total, len(data))))
+            raw = gzip.decompress(data)
+        except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: an answer that is no HTTP
+            reasons.append(f"{mirror}: {error}")
+            continue
+        if _md5(raw) == md5:
+            return raw
+        reasons.append(f"{mirror}: wrong md5")
+    raise DataMissing(f"cannot fetch {name} ({'; '.join(reasons)}); try again with a network, or put the file there")
+
+
+def _read(root: Path, name: str) -> np.ndarray:
+    """The data bytes of one idx file, checked against its md5."""
+    path = root / "MNIST" / "raw" / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataMissing(
+            f"MNIST is not in {root} ({path.name}: {error.strerror}); run `modelopt fetch mnist`, "
+            "or set MODELOPT_DATA to a torchvision root"
+        ) from error
+    if _md5(data) != MD5[name]:
+        raise DataMissing(f"{path} is damaged ({len(data):,} bytes, wrong md5); run `modelopt fetch mnist`")
+    return np.frombuffer(data, np.uint8, offset=IMAGE_HEADER if "images" in name else LABEL_HEADER)
+
+
+def _split(files: dict[str, np.ndarray], part: str, at: np.ndarray) -> Split:
+    images = files[f"{part}-images-idx3-ubyte"].reshape(-1, 1, 28, 28)[at]  # (n, 1, 28, 28) uint8
+    labels = files[f"{part}-labels-idx1-ubyte"][at]
+    inputs = torch.from_numpy(images).float().div_(255)
+    ids = tuple(f"mnist/{part}/{i}" for i in at.tolist())
+    return Split(inputs, torch.from_numpy(labels).long(), ids)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
