@@ -1,4 +1,4 @@
-"""What a file from a stranger could run, and what a page could be made to show: banned in source, read from the tree."""
+"""What a file from a stranger could run, or a page be made to show, is banned in source: read from the syntax tree."""
 
 from __future__ import annotations
 
