@@ -1,0 +1,234 @@
+"""The `modelopt` command: opens the app from any folder, or does the same work without a screen.
+
+    modelopt                                                     open the app in a browser
+    modelopt run recipe.json --workload digits --model cnn       apply a recipe, print what was measured
+    modelopt fetch mnist                                         download a data set
+    modelopt train-zoo NAME                                      train a shipped model again
+
+The app is a process of its own; this module never imports Streamlit, and torch only when a command needs it.
+Exit status: 0 done, 2 an error that the user can mend (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from modelopt_core import __version__
+from modelopt_core.assets import asset_path
+from modelopt_core.errors import ModelOptError, unknown
+from modelopt_core.events import Progress
+
+if TYPE_CHECKING:
+    from modelopt_core.recipe import Stage
+
+USER_ERROR, INTERRUPTED = 2, 130  # 130 = 128 + SIGINT, as shells say it
+PORT = 8501
+PORTS_TRIED = 20  # the first free one from PORT on, where none was asked for
+STOP_S = 5  # a server that has not stopped by then is killed
+BAR_CELLS, LINE_EVERY_S = 24, 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. argv: without the program's name; None means the process's own."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except ModelOptError as error:
+        print(f"modelopt: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def open_app(arguments: argparse.Namespace) -> int:
+    """Start the app's server as a child process and wait for it; Ctrl-C and SIGTERM stop it."""
+    launcher = asset_path().parent / "pages" / "shared" / "serve.py"
+    port = _port(arguments.host, arguments.port)
+    command = [sys.executable, str(launcher), "--host", arguments.host, "--port", str(port)]
+    server = subprocess.Popen([*command, "--no-browser"] if arguments.no_browser else command)
+    earlier = signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    try:
+        return server.wait()
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+        _stop(server)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Apply a recipe file to baseline models and print one line a stage, or JSON."""
+    text = _read(Path(arguments.recipe))
+    import modelopt_core as mo
+
+    try:
+        recipe = mo.from_json(text)
+    except ModelOptError as error:
+        raise ModelOptError(f"{arguments.recipe}: {error}") from None
+    workload = mo.workload(arguments.workload)
+    names = arguments.model or [workload.models[0]]
+    pool = [mo.baseline(workload.name, name) for name in names]
+    how = {name: getattr(arguments, name) for name in ("split", "runtime", "device", "seed")}
+    with Bar(sys.stderr) as bar:
+        stages = mo.run(recipe, pool, workload, report=bar, **how)
+    if arguments.json:
+        asked = {"modelopt": __version__, "workload": workload.name, "data": workload.data_hash, "models": names, **how}
+        rows = [{"label": s.label, "branch": s.branch, "measurement": asdict(s.measurement)} for s in stages]
+        print(json.dumps({**asked, "recipe": json.loads(mo.to_json(recipe)), "stages": rows}, indent=2))
+    else:
+        print(_table(stages))
+    return 0
+
+
+def fetch(arguments: argparse.Namespace) -> int:
+    """Download a data set into MODELOPT_DATA or the user's data folder, with a progress bar on stderr."""
+    if arguments.name != "mnist":
+        raise unknown("data set", arguments.name, ["mnist"])
+    from modelopt_core.workloads.mnist import fetch_mnist
+
+    with Bar(sys.stderr) as bar:
+        folder = fetch_mnist(bar)
+    print(f"mnist is in {folder}")
+    return 0
+
+
+def train_zoo(arguments: argparse.Namespace) -> int:
+    """Train a shipped model again and write its weights where the app looks for them."""
+    from modelopt_core import zoo
+
+    with Bar(sys.stderr) as bar:
+        print(zoo.train_zoo(arguments.name, bar))
+    return 0
+
+
+class Bar:
+    """A report that draws Progress events on one line of a terminal, or one line a second into a file.
+
+    >>> Bar(sys.stdout).draw(Progress("fetch", 1, 4, {"loss": 0.5}))
+    'fetch [██████                  ] 1/4 loss 0.5'
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self.out, self.live = out, out.isatty()
+        self._drawn, self._printed_s = "", 0.0
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live and self._drawn:
+            self.out.write("\n")
+
+    def __call__(self, event: object) -> None:
+        if not isinstance(event, Progress):
+            return
+        text, now = self.draw(event), time.monotonic()
+        if self.live:
+            self.out.write("\r" + text.ljust(len(self._drawn)))
+            self.out.flush()
+            self._drawn = text
+        elif event.step >= event.total or now - self._printed_s >= LINE_EVERY_S:
+            print(text, file=self.out, flush=True)
+            self._printed_s = now
+
+    def draw(self, event: Progress) -> str:
+        """One event as text: phase, bar, step/total, values."""
+        done = BAR_CELLS * min(event.step, event.total) // max(1, event.total)
+        values = "".join(f" {name} {value:.4g}" for name, value in event.values.items())
+        return f"{event.phase} [{'█' * done}{' ' * (BAR_CELLS - done)}] {event.step:,}/{event.total:,}{values}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="modelopt", description="Open ModelOpt Studio, or do its work headless.")
+    parser.add_argument("--version", action="version", version=f"modelopt-studio {__version__}")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, help=f"port to listen on (default: the first free one from {PORT})")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+    parser.set_defaults(command=open_app)
+    commands = parser.add_subparsers(title="commands", metavar="{run,fetch,train-zoo}")
+
+    one = commands.add_parser("run", help="apply a recipe file and print what was measured")
+    one.add_argument("recipe", help="a recipe as JSON; the app's Copy recipe writes one")
+    one.add_argument("--workload", default="digits", metavar="NAME", help="default: digits")
+    one.add_argument(
+        "--model", action="append", metavar="NAME", help="repeat for a pool (default: the workload's first)"
+    )
+    one.add_argument("--split", default="val", metavar="NAME", help="val chooses (default), test reports")
+    one.add_argument("--runtime", default="onnx", metavar="NAME", help="onnx (default) or eager")
+    one.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default); cuda or mps with --runtime eager")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    one.set_defaults(command=run)
+
+    two = commands.add_parser("fetch", help="download a data set")
+    two.add_argument("name", help="mnist")
+    two.set_defaults(command=fetch)
+
+    three = commands.add_parser("train-zoo", help="train a shipped model again")
+    three.add_argument("name", help="a zoo name, such as digits/cnn")
+    three.set_defaults(command=train_zoo)
+    return parser
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ModelOptError(f"cannot read the recipe {path}: {reason}; give the path of a JSON file") from None
+
+
+def _table(stages: Iterable[Stage]) -> str:
+    """One line a stage: score with its 95 % interval, bytes of the file, work, median latency with its quartiles."""
+    rows = [("stage", "score", "size", "non-zero", "MACs", "latency")]
+    for stage in stages:
+        m = stage.measurement
+        score = f"{m.score.value:.2%} [{m.score.low:.2%}, {m.score.high:.2%}] {m.score.how}"
+        latency = f"{m.latency_ms.value:.3f} ms [{m.latency_ms.low:.3f}, {m.latency_ms.high:.3f}]"
+        latency += f" {m.runtime}{', noisy' if m.noisy else ''}"
+        rows.append((stage.label, score, f"{m.size_bytes:,} B", f"{m.nonzero:,}", f"{m.macs:,}", latency))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _port(host: str, wanted: int | None) -> int:
+    """The port asked for, or the first free one; an error where it is taken."""
+    for port in [wanted] if wanted is not None else range(PORT, PORT + PORTS_TRIED):
+        if not 1 <= port <= 65535:
+            raise ModelOptError(f"port {port} does not exist; choose one from 1024 to 65535")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except socket.gaierror:
+                raise ModelOptError(f"host {host!r} is no address of this machine; leave --host out") from None
+            except OSError:
+                continue
+        return port
+    tried = wanted if wanted is not None else f"{PORT} to {PORT + PORTS_TRIED - 1}"
+    raise ModelOptError(
+        f"port {tried} on {host} cannot be had: in use, or not this machine's; choose another with --port"
+    )
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """End the child however we came here; it has had the terminal's Ctrl-C already."""
+    try:
+        server.terminate()
+        server.wait(STOP_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        server.kill()
+        server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
