@@ -1,0 +1,113 @@
+"""A model as an ONNX graph.
+
+Tracing a module costs 10 to 40 ms and touches process-wide state, its weights 1 ms. So a graph is traced once per
+architecture, on a copy whose tensors are all different (the exporter merges equal ones), and afterwards only filled
+with weights: the initializers carry the names of the state dict.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import threading
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from modelopt_core import atomic
+from modelopt_core.errors import ModelOptError
+from modelopt_core.models import spec_of
+from modelopt_core.workload import Workload
+
+OPSET = 17  # per-axis DequantizeLinear needs 13; 17 is what ONNX Runtime since 1.12 reads
+KEPT_TEMPLATES = 64  # graphs without weights: a few kilobytes each
+INPUT, OUTPUT = "inputs", "logits"
+
+_templates: OrderedDict[tuple[object, ...], onnx.ModelProto] = OrderedDict()
+_exporter = threading.RLock()  # torch.onnx keeps its settings in globals, warnings keeps its filters there
+
+
+def onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
+    """The model as a serialised ONNX graph: `inputs` (batch, *shape) -> `logits` (batch, K), batch free.
+
+    example: (1, *shape). ModelOptError when torch cannot trace the model or ONNX has no word for one of its operators.
+    """
+    return bytes(onnx_graph(model, example).SerializeToString())
+
+
+def export_onnx(model: nn.Module, workload: Workload, path: str | Path) -> Path:
+    """Write the model to `path` as ONNX; the old file stays whole until the new one is."""
+    return atomic.write(path, onnx_bytes(model, workload.example))
+
+
+def onnx_graph(model: nn.Module, example: Tensor) -> onnx.ModelProto:
+    """`onnx_bytes` before serialisation. A model with a spec reuses the graph of the last model of its kind."""
+    spec = spec_of(model)
+    if spec is None or _has_hooks(model):
+        return _filled(_trace(model, example), model)
+    shapes = tuple((name, *tensor.shape) for name, tensor in model.state_dict().items())
+    key = (spec, repr(model), shapes, example.shape[1:], example.dtype)
+    with _exporter:
+        template = _templates.pop(key, None) or _trace(model, example)
+        _templates[key] = template  # the last is the most recently used
+        while len(_templates) > KEPT_TEMPLATES:
+            _templates.popitem(last=False)
+    return _filled(template, model)
+
+
+def _has_hooks(model: nn.Module) -> bool:
+    """A hook may compute anything, so a hooked model is traced afresh."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def _trace(model: nn.Module, example: Tensor) -> onnx.ModelProto:
+    """The graph of the model in eval mode; the initializers named as in its state dict have no data."""
+    try:
+        twin = copy.deepcopy(model).cpu().eval()
+        names = set(twin.state_dict())
+        with torch.no_grad():
+            for k, tensor in enumerate(twin.state_dict().values()):
+                if tensor.is_floating_point():
+                    tensor.fill_(1 + k / 1024)  # all different, and positive for variances
+        buffer = io.BytesIO()
+        with _exporter, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the deprecation of dynamo=False, and notes of the tracer
+            torch.onnx.export(
+                twin,
+                (example[:1].cpu(),),
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+                training=torch.onnx.TrainingMode.PRESERVE,  # eval mode, batch norms not yet folded
+                do_constant_folding=False,
+            )
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
+        raise ModelOptError(
+            f"cannot export {type(model).__name__} to ONNX ({reason}); runtime='eager' runs it as it is"
+        ) from error
+    graph = onnx.load_model_from_string(buffer.getvalue())
+    for initializer in graph.graph.initializer:
+        if initializer.name in names:
+            initializer.ClearField("raw_data")
+    return graph
+
+
+def _filled(template: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
+    """A copy of the template with the model's tensors as initializers."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(template)
+    state = model.state_dict()
+    for initializer in graph.graph.initializer:
+        tensor = state.get(initializer.name)
+        if tensor is not None:
+            initializer.dims[:] = tensor.shape
+            initializer.raw_data = tensor.detach().cpu().contiguous().numpy().tobytes()
+    return graph

@@ -1,0 +1,159 @@
+"""Running a model: PyTorch as it is, or ONNX Runtime, on integers where the weights lie on an 8-bit grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import helper
+from torch import Tensor, nn
+
+from modelopt_core import export, int8
+from modelopt_core.errors import ModelOptError, unknown
+from modelopt_core.workload import Workload
+
+RUNTIMES = ("eager", "onnx")
+CALIBRATION_EXAMPLES = 512  # of the train split; val and test stay unseen
+PREDICT_BATCH = 250  # fastest of 32 … 2,500 on 300-100, LeNet-5 and 1200-1200, and a divisor of 10,000
+ERRORS_ONLY = 3  # ONNX Runtime's log level
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A model that is ready to run: call it with inputs (b, *shape), NumPy or torch, for logits (b, K) on the CPU.
+
+    label says what really runs; integer, whether any layer does so on int8; reasons, why each other layer does not.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    runtime: str
+    label: str
+    threads: int = 1
+    device: str = "cpu"
+    integer: bool = False
+    reasons: tuple[tuple[str, str], ...] = ()
+
+    def __call__(self, inputs: Tensor | np.ndarray) -> Tensor:
+        return self.run(torch.as_tensor(inputs))
+
+
+def compile(  # noqa: A001 - the public name, used as mo.compile
+    model: nn.Module, workload: Workload, runtime: str = "onnx", threads: int = 1, device: str = "cpu"
+) -> Compiled:
+    """Make `model` ready to run on inputs of the workload's shape.
+
+    runtime: "onnx" (ONNX Runtime on the CPU) or "eager" (PyTorch on any device that it finds here).
+    A convolution or linear layer whose weight lies on an 8-bit grid runs on integers under "onnx", its activation
+    ranges taken from train examples. ModelOptError for a runtime or device that is not there.
+    """
+    if runtime not in RUNTIMES:
+        raise unknown("runtime", runtime, RUNTIMES)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ModelOptError(f"threads is {threads!r}; give a whole number from 1 up")
+    available = devices() if runtime == "eager" else ("cpu",)
+    if device not in available:
+        raise ModelOptError(
+            f"device {device!r} is not there for runtime {runtime!r}; choose from {', '.join(available)}"
+        )
+    return _eager(model, threads, device) if runtime == "eager" else _onnx(model, workload, threads)
+
+
+def devices() -> tuple[str, ...]:
+    """Where PyTorch can compute on this machine: "cpu", and "cuda" or "mps" where present."""
+    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return tuple(name for name, there in found.items() if there)
+
+
+def predict(compiled: Compiled, inputs: Tensor, threads: int = 2, batch: int = PREDICT_BATCH) -> Tensor:
+    """Logits (N, K) of inputs (N, *shape), batch by batch on `threads` Python threads.
+
+    Both runtimes let go of the interpreter's lock, so a session with one thread each is as fast as one session with
+    two. The batches do not depend on `threads`, and so neither do the numbers.
+    """
+    batches = inputs.split(batch)
+    if threads == 1 or len(batches) == 1:
+        return torch.cat([compiled(part) for part in batches])
+    with ThreadPoolExecutor(threads) as pool:
+        return torch.cat(list(pool.map(compiled, batches)))
+
+
+def _eager(model: nn.Module, threads: int, device: str) -> Compiled:
+    """PyTorch on a copy of the model in eval mode; a call returns when the device has finished."""
+    import copy
+
+    there = copy.deepcopy(model).eval().to(device)
+
+    def run(inputs: Tensor) -> Tensor:
+        with torch.inference_mode(), _torch_threads(threads):
+            logits: Tensor = there(inputs.to(device))
+            return logits.cpu()  # waits for the device
+
+    return Compiled(run, "eager", f"PyTorch eager float32{'' if device == 'cpu' else f' on {device}'}", threads, device)
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """Let PyTorch compute on so many threads, then on as many as before."""
+    before = torch.get_num_threads()
+    if before == threads:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _onnx(model: nn.Module, workload: Workload, threads: int) -> Compiled:
+    """ONNX Runtime: the graph on integers if any layer can, else in float32."""
+    graph = export.onnx_graph(model, workload.example)
+    weights, reasons = int8.integer_weights(model)
+    integer = int8.integer_graph(graph, weights, lambda g, names: _activations(g, names, workload)) if weights else None
+    label = "ONNX Runtime float32" if integer is None else "ONNX Runtime int8"
+    if integer is not None and reasons:
+        label += f" ({len(weights)} of {len(weights) + len(reasons)} layers)"
+    session = _session(integer or graph, threads)
+    kind = np.dtype(str(workload.example.dtype).removeprefix("torch."))
+
+    def run(inputs: Tensor) -> Tensor:
+        feed = inputs.detach().cpu().numpy().astype(kind, copy=False)
+        return torch.from_numpy(session.run(None, {export.INPUT: feed})[0])
+
+    return Compiled(run, "onnx", label, threads, integer=integer is not None, reasons=tuple(reasons.items()))
+
+
+def _session(graph: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    """A quiet session whose threads sleep between calls."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ONLY
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.x64quantprecision", "1")  # no 16-bit saturation where VNNI is missing
+    try:
+        return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:120]
+        raise ModelOptError(f"ONNX Runtime refuses the graph ({reason}); runtime='eager' runs the model") from error
+
+
+def _activations(graph: onnx.ModelProto, names: list[str], workload: Workload) -> list[np.ndarray]:
+    """The named tensors of the float graph on examples spread over the train split."""
+    inputs = workload.train.inputs
+    chosen = inputs[:: max(1, len(inputs) // CALIBRATION_EXAMPLES)][:CALIBRATION_EXAMPLES].numpy()
+    given = dict.fromkeys((i.name for i in graph.graph.input), chosen)
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(graph)
+    del exposed.graph.output[:]
+    inner = [name for name in names if name not in given]
+    exposed.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in inner)
+    values = dict(zip(inner, _session(exposed, 1).run(inner, given), strict=True)) if inner else {}
+    return [given[name] if name in given else values[name] for name in names]
