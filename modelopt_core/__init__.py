@@ -11,35 +11,40 @@ The names live in api.py and are loaded at first use: a command line that only o
 """
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelopt_core import channels as channels
     from modelopt_core.api import *  # noqa: F403
 
 __version__ = "0.1.0"
+__all__ = [  # noqa: F822
+    "CRITERIA", "OBSERVERS", "ROUNDINGS", "STEPS", "WORKLOADS",
+    "Combine", "Comparison", "Estimate", "Finetune", "Measurement", "ModelOptError", "Outputs", "Point", "Predictions",
+    "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split", "Stage", "Step", "Transform", "Workload",
+    "baseline", "compare", "compile", "curve", "export_onnx", "from_json", "layers", "load", "measure", "predictions",
+    "run", "save", "to_json", "workload",
+]  # fmt: skip
 
 
 class _Package(ModuleType):
     """Public names come before submodules of the same name: `mo.measure` is the function, as its users expect."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        from modelopt_core import api
-
-        if name in api.__all__:
-            return getattr(api, name)
-        raise AttributeError(f"modelopt_core has no {name!r}; choose from {', '.join(api.__all__)}")
+        if name in __all__:
+            return getattr(import_module("modelopt_core.api"), name)
+        if name == "channels":
+            return import_module("modelopt_core.channels")
+        raise AttributeError(f"modelopt_core has no {name!r}; choose from {', '.join(__all__)}")
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not (isinstance(value, ModuleType) and name in ("layers", "measure", "workload")):
+        if not (isinstance(value, ModuleType) and name in __all__):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        from modelopt_core import api
-
-        return [*super().__dir__(), *api.__all__]
+        return sorted({*super().__dir__(), *__all__})
 
 
 sys.modules[__name__].__class__ = _Package

@@ -1,6 +1,6 @@
 """The public names of the package, gathered. Users write `import modelopt_core as mo`; see the package's docstring."""
 
-from modelopt_core import channels, workloads
+import modelopt_core.workloads  # registers them
 from modelopt_core.codec import load, save
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate
@@ -17,11 +17,3 @@ from modelopt_core.runtime import compile
 from modelopt_core.step import STEPS, Combine, Step, Transform
 from modelopt_core.workload import WORKLOADS, Outputs, Split, Workload, workload
 from modelopt_core.zoo import baseline
-
-__all__ = [
-    "CRITERIA", "OBSERVERS", "ROUNDINGS", "STEPS", "WORKLOADS",
-    "Combine", "Comparison", "Estimate", "Finetune", "Measurement", "ModelOptError", "Outputs", "Point", "Predictions",
-    "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split", "Stage", "Step", "Transform", "Workload",
-    "baseline", "channels", "compare", "compile", "curve", "export_onnx", "from_json", "layers", "load", "measure",
-    "predictions", "run", "save", "to_json", "workload", "workloads",
-]  # fmt: skip

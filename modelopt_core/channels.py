@@ -22,7 +22,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 @dataclass(frozen=True)
 class Member:
-    """One side of one layer: it makes (`out`), reads (`in`) or carries (`norm`) each channel `repeat` times in a row."""
+    """One side of a layer: it makes (`out`), reads (`in`) or carries (`norm`) each channel, `repeat` times in a row."""
 
     layer: str
     role: str
@@ -91,7 +91,7 @@ def cut(
 
 
 def cut_to(model: nn.Module, example: Tensor, kept: Mapping[str, int]) -> nn.Module:
-    """A copy with as many channels per group as `kept` says: the shape of a cut model, before its weights are loaded."""
+    """A copy with as many channels per group as `kept` says: a cut model's shape, before its weights are loaded."""
     found = {g.name: g for g in groups(model, example)}
     for name, left in kept.items():
         if name not in found or not 1 <= left <= found[name].size:
@@ -112,7 +112,9 @@ def trace(model: nn.Module) -> fx.GraphModule:
     except Exception as error:
         name = type(model).__name__
         why = str(error).split("\n", 1)[0][:120]
-        raise ModelOptError(f"channels of {name} can't be traced ({why}); prune its parts before building {name}") from None
+        raise ModelOptError(
+            f"channels of {name} can't be traced ({why}); prune its parts before building {name}"
+        ) from None
 
 
 def _out_rows(layer: nn.Module) -> Tensor:

@@ -95,9 +95,9 @@ class Walk(fx.Interpreter):
         if n.op == "output":
             self.freeze(n.args, "it is the model's output")
         elif n.op == "call_module":
-            return self.module(n, str(n.target), self.module_at(n))
+            return self.after_layer(n, str(n.target), self.module_at(n))
         elif n.op in ("call_function", "call_method") and (inputs or n.target in BINARY):
-            return self.call(n, inputs)
+            return self.after_call(n, inputs)
         return None
 
     def module_at(self, n: fx.Node) -> nn.Module:
@@ -105,7 +105,7 @@ class Walk(fx.Interpreter):
         assert isinstance(layer, nn.Module)
         return layer
 
-    def module(self, n: fx.Node, name: str, layer: nn.Module) -> Space | None:
+    def after_layer(self, n: fx.Node, name: str, layer: nn.Module) -> Space | None:
         source = n.args[0] if n.args else None
         space = self.spaces.get(source) if isinstance(source, fx.Node) else None
         if isinstance(layer, (*POINTWISE, *POOLS)):
@@ -156,7 +156,7 @@ class Walk(fx.Interpreter):
             self.freeze(n.args, f"{name} reads another axis")
         return self.make(name, layer.out_features, dims - 1)
 
-    def call(self, n: fx.Node, inputs: list[fx.Node]) -> Space | None:
+    def after_call(self, n: fx.Node, inputs: list[fx.Node]) -> Space | None:
         source = n.args[0] if n.args else None
         space = self.spaces.get(source) if isinstance(source, fx.Node) else None
         if n.target in BINARY:
