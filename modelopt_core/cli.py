@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from modelopt_core.recipe import Stage
 
 USER_ERROR, INTERRUPTED = 2, 130  # 130 = 128 + SIGINT, as shells say it
-PORT = 8501
-PORTS_TRIED = 20  # the first free one from PORT on, where none was asked for
+HOST = "127.0.0.1"  # this machine only; serve.py listens nowhere else
 STOP_S = 5  # a server that has not stopped by then is killed
 BAR_CELLS, LINE_EVERY_S = 24, 1.0
 
@@ -52,13 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_app(arguments: argparse.Namespace) -> int:
     """Start the app's server as a child process and wait for it; Ctrl-C and SIGTERM stop it."""
-    launcher = asset_path().parent / "pages" / "shared" / "serve.py"
-    port = _port(arguments.host, arguments.port)
-    command = [sys.executable, str(launcher), "--host", arguments.host, "--port", str(port)]
+    command = [sys.executable, str(asset_path().parent / "pages" / "shared" / "serve.py")]
+    if arguments.port is not None:
+        command += ["--port", str(_free(arguments.port))]
     server = subprocess.Popen([*command, "--no-browser"] if arguments.no_browser else command)
     earlier = signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     try:
-        return server.wait()
+        status = server.wait()
+        return status if status >= 0 else 128 - status  # ended by a signal: as shells say it
     finally:
         signal.signal(signal.SIGTERM, earlier)
         _stop(server)
@@ -102,7 +102,7 @@ def fetch(arguments: argparse.Namespace) -> int:
 
 def train_zoo(arguments: argparse.Namespace) -> int:
     """Train a shipped model again and write its weights where the app looks for them."""
-    from modelopt_core import zoo
+    from modelopt_core import workloads, zoo  # noqa: F401  importing workloads registers them
 
     with Bar(sys.stderr) as bar:
         print(zoo.train_zoo(arguments.name, bar))
@@ -149,8 +149,7 @@ class Bar:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="modelopt", description="Open ModelOpt Studio, or do its work headless.")
     parser.add_argument("--version", action="version", version=f"modelopt-studio {__version__}")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, help=f"port to listen on (default: the first free one from {PORT})")
+    parser.add_argument("--port", type=int, help="port on this machine (default: 8501 or the next free one)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     parser.set_defaults(command=open_app)
     commands = parser.add_subparsers(title="commands", metavar="{run,fetch,train-zoo}")
@@ -199,25 +198,17 @@ def _table(stages: Iterable[Stage]) -> str:
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def _port(host: str, wanted: int | None) -> int:
-    """The port asked for, or the first free one; an error where it is taken."""
-    for port in [wanted] if wanted is not None else range(PORT, PORT + PORTS_TRIED):
-        if not 1 <= port <= 65535:
-            raise ModelOptError(f"port {port} does not exist; choose one from 1024 to 65535")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except socket.gaierror:
-                raise ModelOptError(f"host {host!r} is no address of this machine; leave --host out") from None
-            except OSError:
-                continue
-        return port
-    tried = wanted if wanted is not None else f"{PORT} to {PORT + PORTS_TRIED - 1}"
-    raise ModelOptError(
-        f"port {tried} on {host} cannot be had: in use, or not this machine's; choose another with --port"
-    )
+def _free(port: int) -> int:
+    """The port, if the server can have it."""
+    if not 1 <= port <= 65535:
+        raise ModelOptError(f"port {port} does not exist; choose one from 1024 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ModelOptError(f"port {port}: {error.strerror}; choose another, or leave --port out") from None
+    return port
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

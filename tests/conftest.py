@@ -46,7 +46,7 @@ def sources(root: Path) -> dict[str, ast.Module]:
 @pytest.fixture(scope="session")
 def mnist() -> object:
     """The MNIST workload; tests that need it are skipped where its files are not on this machine."""
-    import modelopt_core.workloads  # registers them
+    import modelopt_core.workloads  # noqa: F401  registers them
     from modelopt_core.errors import DataMissing
     from modelopt_core.workload import workload
 
