@@ -15,11 +15,11 @@ def write(path: str | Path, data: bytes) -> Path:
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         try:
-            with open(part, "wb") as file:
+            with part.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(part, path)
+            part.replace(path)
         finally:
             part.unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

@@ -116,7 +116,7 @@ def _integer_weight(module: nn.Module) -> Weight | str:
     same = (zero == zero[0]).all()
     if not same and not isinstance(module, nn.Linear):
         return "convolutions have no integer kernel for a zero point per channel"
-    shift = int(zero[0]) if same and 0 <= zero[0] and on.levels == 255 else 128
+    shift = int(zero[0]) if same and zero[0] >= 0 and on.levels == 255 else 128
     if np.abs(zero - shift + 0.5).max() > 128 or q.max() - shift > 127 or q.min() - shift < -128:
         return "its zero point lies outside eight bits"
     rows = np.ones(len(q), np.float32)
