@@ -1,3 +1,4 @@
+# ruff: noqa: F401 - what is imported here is the public interface
 """The public names of the package, gathered. Users write `import modelopt_core as mo`; see the package's docstring."""
 
 import modelopt_core.workloads  # registers them

@@ -42,7 +42,7 @@ class Grid:
 
 
 def attach(module: nn.Module, grid: Grid, name: str = "weight") -> None:
-    """Note on `module` that its parameter `name` lies on `grid`. Buffers: they follow copies and devices, not state dicts."""
+    """Note on `module` that its parameter `name` lies on `grid`, in buffers that follow copies but not state dicts."""
     module.register_buffer(f"{name}_scale", grid.scale, persistent=False)
     module.register_buffer(f"{name}_zero_point", grid.zero_point, persistent=False)
     module.__dict__[f"{name}_levels"] = grid.levels

@@ -15,7 +15,7 @@ from modelopt_core.errors import ModelOptError
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer that holds weights. shape: of its weight; macs: multiply–accumulates for one example; bits: 32 or grid."""
+    """One layer that holds weights. shape: of its weight; macs: multiply–accumulates for one example."""
 
     name: str
     kind: str
@@ -57,7 +57,16 @@ def layers(model: nn.Module, example: Tensor) -> list[Layer]:
         outputs = weight.shape[1] if isinstance(module, nn.Embedding) else weight.shape[0]
         levels = getattr(module, "weight_levels", None)
         rows.append(
-            Layer(name, type(module).__name__, tuple(weight.shape), outputs, parameters, nonzero, macs.get(name, 0), levels)
+            Layer(
+                name,
+                type(module).__name__,
+                tuple(weight.shape),
+                outputs,
+                parameters,
+                nonzero,
+                macs.get(name, 0),
+                levels,
+            )
         )
     return rows
 

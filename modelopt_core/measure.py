@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import codec, identity, layers, timing
+from modelopt_core import codec, identity, timing
 from modelopt_core.cache import STORE
 from modelopt_core.estimate import Estimate, Flips, difference, mcnemar, mean_interval
+from modelopt_core.layers import macs
 from modelopt_core.runtime import Compiled, compile, predict
 from modelopt_core.workload import Outputs, Workload
 
@@ -93,7 +94,7 @@ def predictions(
             workload.example_scores(outputs, examples.targets),
             workload.confidence(outputs),
             ready.label,
-            ready.integer,
+            ready.integer and not ready.reasons,
         )
 
     key = ("predictions", identity.key(model), workload.data_hash, split, runtime, device, identity.CODE_VERSION)
@@ -134,7 +135,7 @@ def _measure(
         metric=workload.metric,
         parameters=parameters,
         nonzero=nonzero,
-        macs=layers.macs(model, workload.example),
+        macs=macs(model, workload.example),
         size_bytes=size.size_bytes,
         size_label=size.label,
         entropy_bytes=size.entropy_bytes,
@@ -149,9 +150,7 @@ def _measure(
     )
 
 
-def _latency(
-    model: nn.Module, reference: nn.Module, workload: Workload, runtime: str, device: str
-) -> timing.Timing:
+def _latency(model: nn.Module, reference: nn.Module, workload: Workload, runtime: str, device: str) -> timing.Timing:
     one = workload.example.numpy()
     fast, slow = compiled(model, workload, runtime, device), compiled(reference, workload, runtime, device)
     first = ("expected_ms", identity.key(reference), workload.data_hash, runtime, device)
@@ -174,5 +173,9 @@ def compare(
     second = predictions(after, workload, split, runtime=runtime, device=device)
     was, now = first.scores.numpy(), second.scores.numpy()
     binary = bool(((was == 0) | (was == 1)).all() and ((now == 0) | (now == 1)).all())
-    changed = (first.answers != second.answers).flatten(1).any(dim=1) if first.answers.dim() > 1 else first.answers != second.answers
+    changed = (
+        (first.answers != second.answers).flatten(1).any(dim=1)
+        if first.answers.dim() > 1
+        else first.answers != second.answers
+    )
     return Comparison(difference(was, now), mcnemar(was, now) if binary else None, changed.nonzero().flatten())

@@ -16,7 +16,7 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from modelopt_core import export, int8
+from modelopt_core import export, int8, turns
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.workload import Workload
 
@@ -78,11 +78,16 @@ def predict(compiled: Compiled, inputs: Tensor, threads: int = 2, batch: int = P
     Both runtimes let go of the interpreter's lock, so a session with one thread each is as fast as one session with
     two. The batches do not depend on `threads`, and so neither do the numbers.
     """
-    batches = inputs.split(batch)
+    batches, pause = inputs.split(batch), turns.pauser()
+
+    def run(part: Tensor) -> Tensor:
+        pause()
+        return compiled(part)
+
     if threads == 1 or len(batches) == 1:
-        return torch.cat([compiled(part) for part in batches])
+        return torch.cat([run(part) for part in batches])
     with ThreadPoolExecutor(threads) as pool:
-        return torch.cat(list(pool.map(compiled, batches)))
+        return torch.cat(list(pool.map(run, batches)))
 
 
 def _eager(model: nn.Module, threads: int, device: str) -> Compiled:

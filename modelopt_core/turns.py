@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 MACHINE_WAIT_S = 2.0  # another process may time for so long; after that we time anyway and the spread tells
+LIMIT_S = 10.0  # nobody stands still for longer, whatever the others do
 
 _turn = threading.Condition()
 _timing = threading.RLock()
@@ -63,13 +64,22 @@ def background() -> Iterator[None]:
         _local.background = False
 
 
-def pause(limit_s: float = 10.0) -> None:
-    """Called between batches: returns at once, or when it is this thread's turn again (at the latest after `limit_s`)."""
+def pause(limit_s: float = LIMIT_S) -> None:
+    """Called between batches: returns when it is this thread's turn (mostly at once; at the latest after `limit_s`)."""
+    pauser(limit_s)()
+
+
+def pauser(limit_s: float = LIMIT_S) -> Callable[[], None]:
+    """`pause` for other threads that work on behalf of this one."""
     if getattr(_local, "timing", 0):
-        return
+        return lambda: None
     behind = getattr(_local, "background", False)
-    with _turn:
-        _turn.wait_for(lambda: not _state["timing"] and not (behind and _state["waiting"]), timeout=limit_s)
+
+    def pause() -> None:
+        with _turn:
+            _turn.wait_for(lambda: not _state["timing"] and not (behind and _state["waiting"]), timeout=limit_s)
+
+    return pause
 
 
 def _change(what: str, by: int) -> None:

@@ -50,9 +50,7 @@ def masked(model: nn.Module, groups: list[channels.Group], keep: dict[str, torch
             layer = model.get_submodule(member.layer)
             rows = gone.repeat_interleave(member.repeat)
             with torch.no_grad():
-                if member.role == "in":
-                    layer.weight[:, rows] = 0
-                elif isinstance(layer, nn.Embedding):
+                if member.role == "in" or isinstance(layer, nn.Embedding):
                     layer.weight[:, rows] = 0
                 else:
                     layer.weight[rows] = 0
@@ -94,7 +92,11 @@ SPECS = [
 @pytest.mark.parametrize("make", [*SPECS, Residual], ids=lambda m: getattr(m, "architecture", "residual"))
 def test_removal_equals_masking(make, ratio):
     model = seeded(build(make) if isinstance(make, Spec) else Residual())
-    inputs = torch.rand(3, *make.input_shape, generator=torch.Generator().manual_seed(2)) if isinstance(make, Spec) else IMAGE
+    inputs = (
+        torch.rand(3, *make.input_shape, generator=torch.Generator().manual_seed(2))
+        if isinstance(make, Spec)
+        else IMAGE
+    )
     found = [g for g in channels.groups(model, inputs[:1]) if not g.frozen]
     assert found, "every baseline has channels that can go"
     keep = {g.name: channels.strongest(channels.weights(model, g).abs().sum(1), ratio) for g in found}

@@ -1,0 +1,53 @@
+"""Identity: cheap while nothing changed, honest when something did."""
+
+import copy
+
+import torch
+from torch import nn
+
+from modelopt_core import identity
+
+
+def net() -> nn.Module:
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.zero_()
+    return model
+
+
+def test_a_stamp_holds_until_a_tensor_changes():
+    model = identity.stamp(net(), "abc")
+    assert identity.key(model) == "abc"
+    with torch.no_grad():
+        model.weight.add_(1)
+    assert identity.key(model) != "abc"
+    assert not identity.intact(model)
+
+
+def test_replacing_a_parameter_or_a_module_is_a_change():
+    model = identity.stamp(nn.Sequential(net()), "abc")
+    model[0].weight = nn.Parameter(model[0].weight.detach().clone())
+    assert not identity.intact(model)
+    other = identity.stamp(nn.Sequential(nn.ReLU()), "abc")
+    other[0] = nn.Tanh()
+    assert not identity.intact(other)
+
+
+def test_equal_models_have_equal_keys_and_different_ones_have_not():
+    assert identity.key(net()) == identity.key(net())
+    other = net()
+    with torch.no_grad():
+        other.weight[0, 0] = 1.0000001
+    assert identity.key(net()) != identity.key(other)
+    assert identity.key(nn.Sequential(nn.ReLU())) != identity.key(nn.Sequential(nn.Tanh()))
+
+
+def test_a_clone_is_the_same_model_and_a_plain_copy_is_hashed():
+    model = identity.stamp(net(), "abc")
+    assert identity.key(identity.clone(model)) == "abc"
+    assert identity.key(copy.deepcopy(model)) == identity.key(net())
+
+
+def test_digest_keeps_parts_apart():
+    assert identity.digest("ab", "c") != identity.digest("a", "bc")

@@ -1,0 +1,73 @@
+"""Background curves: points come in order, errors are a sentence, the last request goes first."""
+
+import threading
+import time
+
+from modelopt_core import turns
+from modelopt_core.errors import ModelOptError
+from modelopt_core.sweep import Sweeper
+
+
+def until(condition, seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.002)
+    return bool(condition())
+
+
+def test_points_arrive_in_order_and_once():
+    sweeper, started = Sweeper(), []
+
+    def work():
+        started.append(1)
+        yield from (1, 2, 3)
+
+    sweep = sweeper.request("a", 3, work)
+    assert until(lambda: sweep.done)
+    assert sweep.points == [1, 2, 3]
+    assert sweeper.request("a", 3, work) is sweep
+    assert started == [1]
+
+
+def test_an_error_is_a_sentence_and_the_worker_goes_on():
+    def broken():
+        yield 1
+        raise ModelOptError("no such thing; choose another")
+
+    def defect():
+        yield 1
+        raise ZeroDivisionError("division by zero")
+
+    sweeper = Sweeper()
+    first, second = sweeper.request("a", 2, broken), sweeper.request("b", 2, defect)
+    third = sweeper.request("c", 1, lambda: iter([5]))
+    assert until(lambda: first.done and second.done and third.done)
+    assert (first.error, first.points) == ("no such thing; choose another", [1])
+    assert second.error == "measuring stopped (ZeroDivisionError: division by zero)"
+    assert third.points == [5]
+
+
+def test_what_was_asked_for_last_goes_first():
+    sweeper, gate, order = Sweeper(), threading.Event(), []
+
+    def work(name):
+        gate.wait(5)
+        for i in range(2):
+            order.append(name)
+            yield i
+
+    old, new = sweeper.request("old", 2, lambda: work("old")), None
+    time.sleep(0.05)  # the worker stands at the gate inside "old"
+    new = sweeper.request("new", 2, lambda: work("new"))
+    gate.set()
+    assert until(lambda: old.done and new.done)
+    assert order == ["old", "new", "new", "old"]
+
+
+def test_it_stands_still_while_a_person_waits():
+    sweeper = Sweeper()
+    with turns.waiting():
+        sweep = sweeper.request("a", 1, lambda: iter([1]))
+        time.sleep(0.05)
+        assert sweep.points == []
+    assert until(lambda: sweep.done)

@@ -1,0 +1,79 @@
+"""Turns: timings exclude each other and hold up batches; background work waits for a person."""
+
+import threading
+import time
+
+from modelopt_core import turns
+
+
+def in_thread(work) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_pause_waits_for_a_stopwatch_but_not_for_ones_own():
+    went: list[str] = []
+    with turns.stopwatch():
+        turns.pause()  # our own: returns at once
+        other = in_thread(lambda: (turns.pause(), went.append("batch")))
+        time.sleep(0.05)
+        assert went == []
+    other.join(2)
+    assert went == ["batch"]
+
+
+def test_background_waits_for_a_person_and_others_do_not():
+    went: list[str] = []
+
+    def background() -> None:
+        with turns.background():
+            turns.pause()
+            went.append("background")
+
+    with turns.waiting():
+        thread = in_thread(background)
+        turns.pause()
+        went.append("foreground")
+        time.sleep(0.05)
+        assert went == ["foreground"]
+    thread.join(2)
+    assert went == ["foreground", "background"]
+
+
+def test_workers_of_a_background_thread_stand_still_too():
+    made = []
+    with turns.background():
+        made.append(turns.pauser(limit_s=5))
+    went: list[str] = []
+    with turns.waiting():
+        thread = in_thread(lambda: (made[0](), went.append("worker")))
+        time.sleep(0.05)
+        assert went == []
+    thread.join(2)
+    assert went == ["worker"]
+
+
+def test_stopwatches_exclude_each_other():
+    running, most = [0], [0]
+
+    def time_something() -> None:
+        with turns.stopwatch():
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            time.sleep(0.01)
+            running[0] -= 1
+
+    threads = [in_thread(time_something) for _ in range(4)]
+    for thread in threads:
+        thread.join(5)
+    assert most == [1]
+
+
+def test_nobody_waits_for_ever():
+    with turns.stopwatch():
+        start = time.monotonic()
+        thread = in_thread(lambda: turns.pause(limit_s=0.05))
+        thread.join(2)
+        assert not thread.is_alive()
+        assert time.monotonic() - start < 1.5
