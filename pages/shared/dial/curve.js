@@ -1,0 +1,144 @@
+// The response curve: points in, a Plotly figure out. dial.js, joined below this text, keeps the state.
+// Columns: x in the knob's own unit; score, size, latency and the edges of their intervals in %.
+
+const SERIES = ["latency", "size", "score"]; // drawn in this order: the score lies on top
+const MARGIN = { left: 52, right: 18, top: 10, bottom: 26 }; // px at text scale 1; the rail below keeps left and right
+const MARKERS_UP_TO = 33; // more measured points than this and their dots would merge into the line
+const HEADROOM = 105; // % at the top of the y axis; latency above it makes the axis grow by STRIDE, never shrink
+const STRIDE = 20;
+
+let plotlyLoading = null;
+
+/** Plotly, loaded once per browser tab from the file in Python's plotly package. */
+function loadPlotly(url) {
+  plotlyLoading ??= new Promise((resolve, reject) => {
+    if (globalThis.Plotly) return resolve(globalThis.Plotly);
+    const script = document.createElement("script");
+    script.src = new URL(url, document.baseURI).href;
+    script.onload = () => (globalThis.Plotly ? resolve(globalThis.Plotly) : reject(new Error("empty file")));
+    script.onerror = () => {
+      plotlyLoading = null; // the next message tries again
+      script.remove();
+      reject(new Error("not reachable"));
+    };
+    document.head.append(script);
+  });
+  return plotlyLoading;
+}
+
+/** The theme's colours as Streamlit gives them in CSS variables, read again at every message. */
+function readTheme(node) {
+  const style = getComputedStyle(node);
+  const read = (name) => style.getPropertyValue(name).trim();
+  return {
+    score: read("--score"),
+    size: read("--size"),
+    latency: read("--latency"),
+    ink: read("--ink"),
+    muted: read("--muted"),
+    grid: read("--grid"),
+    surface: read("--st-background-color"),
+    font: read("--st-font"),
+  };
+}
+
+function margins(scale) {
+  return Object.fromEntries(Object.entries(MARGIN).map(([side, px]) => [side, Math.round(px * scale)]));
+}
+
+/** Top of the y axis in %: room for the highest point, and never less than before, so that nothing jumps. */
+function ceiling(columns, before) {
+  const most = Math.max(0, ...[...columns.size, ...columns.latency].filter(Number.isFinite));
+  return Math.max(before, most <= HEADROOM ? HEADROOM : Math.ceil((most + 2) / STRIDE) * STRIDE);
+}
+
+/** What the curves say at x: {score, score_low, …, measured}, linear between two points, null outside them. */
+function readingAt(columns, x, toPosition, tolerance) {
+  const at = toPosition(x);
+  const next = columns.x.findIndex((each) => toPosition(each) > at - tolerance);
+  if (next < 0) return null;
+  const exact = toPosition(columns.x[next]) < at + tolerance;
+  if (!exact && next === 0) return null;
+  const [from, to] = [toPosition(columns.x[Math.max(next - 1, 0)]), toPosition(columns.x[next])];
+  const share = exact ? 1 : (at - from) / (to - from);
+  const row = { measured: exact && (columns.measured?.[next] ?? true) };
+  for (const [name, cells] of Object.entries(columns)) {
+    if (name === "x" || name === "measured") continue;
+    const [a, b] = [cells[Math.max(next - 1, 0)], cells[next]];
+    row[name] = exact ? b : a === null || b === null ? null : a + share * (b - a);
+  }
+  return row;
+}
+
+/** The interval as one closed outline: low edge to the right, high edge back. */
+function band(columns, name, colour) {
+  const [low, high] = [columns[`${name}_low`], columns[`${name}_high`]];
+  if (!low || !high) return [];
+  const kept = columns.x.map((_, i) => i).filter((i) => low[i] !== null && high[i] !== null);
+  const back = [...kept].reverse();
+  return [
+    {
+      x: [...kept, ...back].map((i) => columns.x[i]),
+      y: [...kept.map((i) => low[i]), ...back.map((i) => high[i])],
+      fill: "toself",
+      fillcolor: colour,
+      opacity: 0.14,
+      line: { width: 0 },
+      mode: "lines",
+      hoverinfo: "skip",
+    },
+  ];
+}
+
+function line(columns, name, colour, zoomed) {
+  const dots = columns.x.length <= MARKERS_UP_TO;
+  return {
+    name,
+    x: columns.x,
+    y: columns[name],
+    cliponaxis: zoomed, // a dot on the edge is shown whole
+    mode: dots ? "lines+markers" : "lines",
+    line: { color: colour, width: name === "score" ? 3 : 2.5 },
+    marker: {
+      size: 5,
+      color: colour,
+      symbol: columns.x.map((_, i) => ((columns.measured?.[i] ?? true) ? "circle" : "circle-open")),
+    },
+    hovertemplate: "%{y:.1f} %",
+  };
+}
+
+function traces(columns, theme, zoomed) {
+  return [
+    ...SERIES.flatMap((name) => band(columns, name, theme[name])),
+    ...SERIES.map((name) => line(columns, name, theme[name], zoomed)),
+  ];
+}
+
+/** Full range of the x axis, in Plotly's terms: logarithms on a log axis. */
+function fullRange(data) {
+  return data.scale === "log" ? [Math.log10(data.low), Math.log10(data.high)] : [data.low, data.high];
+}
+
+function layout(data, theme, top, scale, hidden) {
+  const edge = margins(scale);
+  const font = { family: theme.font, size: 12.5 * scale, color: theme.muted };
+  const axis = { gridcolor: theme.grid, zeroline: false, ticks: "", tickfont: font, ticklabelstandoff: Math.round(5 * scale) };
+  const log = data.scale === "log";
+  const ticks = data.ticks
+    ? { tickvals: data.ticks.map((t) => t[0]), ticktext: data.ticks.map((t) => t[1]) }
+    : log ? { dtick: 1, tickformat: "~g" } : { nticks: 12 };
+  return {
+    uirevision: "kept", // zoom is the user's; new points don't touch it
+    showlegend: false,
+    hovermode: hidden ? false : "x unified",
+    hoverlabel: { bgcolor: theme.surface, bordercolor: theme.grid, font: { ...font, color: theme.ink } },
+    dragmode: "zoom",
+    margin: { l: edge.left, r: edge.right, t: edge.top, b: edge.bottom },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font,
+    xaxis: { ...axis, ...ticks, type: log ? "log" : "linear", range: fullRange(data) },
+    yaxis: { ...axis, range: [0, top], ticksuffix: " %", dtick: top <= 140 ? 20 : undefined },
+  };
+}

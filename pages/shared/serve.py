@@ -1,0 +1,138 @@
+"""Start the app on this machine only: `python pages/shared/serve.py [--port N] [--no-browser]`, from any folder.
+
+`.streamlit/config.toml` beside app.py holds every setting that Streamlit has; here is what it lacks: a Host check and
+security headers on each response, and torch imported beside the server's start instead of after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import importlib
+import re
+import sys
+import threading
+import tomllib
+import webbrowser
+from collections.abc import AsyncIterator, MutableMapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parents[2]  # holds app.py, in a checkout and in the wheel's modelopt_studio
+WARM = ("modelopt_core.prune", "modelopt_core.zoo", "onnxruntime", "plotly.graph_objects")
+YEAR = "public, max-age=31536000, immutable"
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from streamlit.starlette import App
+
+
+def content_security_policy() -> str:
+    """What a page may load: this server and nothing else.
+
+    Streamlit writes styles into the page and runs components from blob: addresses; its own inline scripts are
+    allowed by their hashes.
+    """
+    import streamlit
+
+    index = (Path(streamlit.__file__).parent / "static" / "index.html").read_text("utf-8")
+    inline = re.findall(r"<script>(.*?)</script>", index, re.DOTALL)
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in inline]
+    rules = {
+        "default-src": "'self'",
+        "script-src": " ".join(["'self'", "blob:", *hashes]),
+        "style-src": "'self' 'unsafe-inline'",
+        "img-src": "'self' data: blob:",
+        "font-src": "'self' data:",
+        "media-src": "'self' data: blob:",
+        "worker-src": "'self' blob:",
+        "connect-src": "'self' data: blob: ws://127.0.0.1:* ws://localhost:*",
+        "object-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+        "frame-ancestors": "'none'",
+    }
+    return "; ".join(f"{name} {sources}" for name, sources in rules.items())
+
+
+class SecurityHeaders:
+    """ASGI middleware: the same protective headers on every HTTP response."""
+
+    def __init__(self, app: ASGIApp, policy: str) -> None:
+        self.app = app
+        self.headers = {
+            "content-security-policy": policy,
+            "x-content-type-options": "nosniff",
+            "x-frame-options": "DENY",
+            "referrer-policy": "no-referrer",
+            "cross-origin-opener-policy": "same-origin",
+            "permissions-policy": "camera=(), geolocation=(), microphone=()",
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        versioned = scope["path"].endswith("/plotly.min.js") and b"v=" in scope["query_string"]
+        if versioned:  # 4.8 MB: kept by the browser, and not compressed anew for every visitor
+            scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]}
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                extra = {**self.headers, **({"cache-control": YEAR} if versioned and message["status"] == 200 else {})}
+                message["headers"] = _merged(message, extra)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def _merged(message: MutableMapping[str, Any], extra: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    kept = [(name, value) for name, value in message.get("headers", []) if name.decode().lower() not in extra]
+    return kept + [(name.encode(), value.encode()) for name, value in extra.items()]
+
+
+def build(*, browser: bool = False) -> App:
+    """The ASGI application: Streamlit's, behind the Host check and the headers."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from streamlit import config
+    from streamlit.starlette import App
+
+    @asynccontextmanager
+    async def lifespan(_: App) -> AsyncIterator[None]:
+        threading.Thread(target=warm, name="warm", daemon=True).start()
+        if browser:  # the socket listens already; only now is the port known
+            address = f"http://127.0.0.1:{config.get_option('server.port')}"
+            threading.Thread(target=webbrowser.open, args=(address,), name="browser", daemon=True).start()
+        yield
+
+    # Streamlit itself checks the Host of WebSockets only.
+    hosts = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text("utf-8"))["server"]["allowedHosts"]
+    middleware = [
+        Middleware(SecurityHeaders, policy=content_security_policy()),
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+    ]
+    return App(ROOT / "app.py", lifespan=lifespan, middleware=middleware)
+
+
+def warm() -> None:
+    """Import the slow libraries beside the server's start; the first page then finds them there."""
+    for name in WARM:
+        importlib.import_module(name)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="modelopt", description="Open ModelOpt Studio in the browser.")
+    parser.add_argument("--port", type=int, help="port on 127.0.0.1; left out, 8501 or the next free one")
+    parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    options = parser.parse_args(arguments)
+    # Streamlit looks for .streamlit/config.toml, and for imports, beside the program that was started: name app.py.
+    sys.argv = [str(ROOT / "app.py")]
+    sys.path[0] = str(ROOT)
+    build(browser=not options.no_browser).run(config={} if options.port is None else {"server.port": options.port})
+
+
+if __name__ == "__main__":
+    main()
