@@ -79,7 +79,7 @@ def _trace(model: nn.Module, example: Tensor) -> onnx.ModelProto:
             torch.onnx.export(
                 twin,
                 (example[:1].cpu(),),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # its annotation forgets file objects
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
