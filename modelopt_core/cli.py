@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 USER_ERROR, INTERRUPTED = 2, 130  # 130 = 128 + SIGINT, as shells say it
 HOST = "127.0.0.1"  # this machine only; serve.py listens nowhere else
+MAX_SEED = 2**63 - 1  # what a torch.Generator takes
 STOP_S = 5  # a server that has not stopped by then is killed
 BAR_CELLS, LINE_EVERY_S = 24, 1.0
 
@@ -67,6 +68,8 @@ def open_app(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Apply a recipe file to baseline models and print one line a stage, or JSON."""
     text = _read(Path(arguments.recipe))
+    if not 0 <= arguments.seed <= MAX_SEED:
+        raise ModelOptError(f"seed {arguments.seed} is not allowed; choose a whole number from 0 to {MAX_SEED}")
     import modelopt_core as mo
 
     try:
@@ -113,7 +116,7 @@ class Bar:
     """A report that draws Progress events on one line of a terminal, or one line a second into a file.
 
     >>> Bar(sys.stdout).draw(Progress("fetch", 1, 4, {"loss": 0.5}))
-    'fetch [██████                  ] 1/4 loss 0.5'
+    'fetch [######                  ] 1/4 loss 0.5'
     """
 
     def __init__(self, out: TextIO) -> None:
@@ -143,7 +146,7 @@ class Bar:
         """One event as text: phase, bar, step/total, values."""
         done = BAR_CELLS * min(event.step, event.total) // max(1, event.total)
         values = "".join(f" {name} {value:.4g}" for name, value in event.values.items())
-        return f"{event.phase} [{'█' * done}{' ' * (BAR_CELLS - done)}] {event.step:,}/{event.total:,}{values}"
+        return f"{event.phase} [{'#' * done}{' ' * (BAR_CELLS - done)}] {event.step:,}/{event.total:,}{values}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -94,9 +94,11 @@ def test_what_run_prints_as_recipe_is_a_recipe(
         (["--split", "tset"], "unknown split 'tset'; choose from train, val, test"),
         (["--runtime", "tensorrt"], "tensorrt"),
         (["--device", "abacus"], "abacus"),
+        (["--seed", "-1"], "seed -1 is not allowed; choose a whole number from 0 to "),
+        (["--seed", str(2**63)], f"seed {2**63} is not allowed"),
     ],
 )
-def test_a_name_that_does_not_exist(
+def test_a_value_that_does_not_exist(
     arguments: list[str], text: str, recipe: Callable[[str], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["run", recipe(RECIPE), *arguments]) == cli.USER_ERROR
@@ -179,7 +181,7 @@ def test_wrong_arguments_end_with_status_2(capsys: pytest.CaptureFixture[str]) -
 
 def test_bar_by_hand() -> None:
     bar = cli.Bar(io.StringIO())
-    assert bar.draw(Progress("train", 1, 4, {"loss": 0.5})) == f"train [{'█' * 6}{' ' * 18}] 1/4 loss 0.5"
+    assert bar.draw(Progress("train", 1, 4, {"loss": 0.5})) == f"train [{'#' * 6}{' ' * 18}] 1/4 loss 0.5"
     assert bar.draw(Progress("train", 0, 0)) == f"train [{' ' * 24}] 0/0"
 
 
