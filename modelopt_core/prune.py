@@ -41,7 +41,8 @@ def l1(stats: Stats) -> Tensor:
 
     Small weights change the output least when inputs are of like size.
 
-    Source: Han et al., Learning both weights and connections, arXiv 1506.02626; Li et al., Pruning filters, arXiv 1608.08710.
+    Source: Han et al., Learning both weights and connections, arXiv 1506.02626; for channels: Li et al., Pruning
+    filters for efficient ConvNets, arXiv 1608.08710.
     """
     return stats.weight.abs()
 
@@ -69,7 +70,7 @@ def prune_weights(
         mask = torch.ones_like(flat)
         mask[torch.topk(flat, round(ratio * len(flat)), largest=False).indices] = 0
         for i, part in zip(group, mask.split([len(scores[i]) for i in group]), strict=True):
-            layers[i].weight.mul_(part.view_as(layers[i].weight))
+            layers[i].weight.masked_fill_(part.view_as(layers[i].weight) == 0, 0.0)  # not −0.0
 
 
 def prune_channels(
@@ -110,9 +111,7 @@ class Prune(Transform):
     ratio: Annotated[float, Knob(0.0, 0.99, 0.01, "p")] = Field(
         0.5, ge=0, lt=1, title="Ratio", description="Share of the weights, or of the channels, that goes."
     )
-    criterion: Annotated[str, Named(CRITERIA)] = Field(
-        "l1", title="Criterion", description="What counts as important."
-    )
+    criterion: Annotated[str, Named(CRITERIA)] = Field("l1", title="Criterion", description="What counts as important.")
     granularity: Literal["weight", "channel"] = Field(
         "channel", title="Remove", description="Single weights leave zeros; channels leave a smaller, faster network."
     )
@@ -123,9 +122,7 @@ class Prune(Transform):
         "norms", title="Then", description="Re-estimate batch norm's averages on training data, or do nothing."
     )
 
-    def transform(
-        self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report
-    ) -> nn.Module:
+    def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         score, together = CRITERIA[self.criterion].function, self.scope == "global"
         if self.granularity == "weight":
             prune_weights(model, self.ratio, score, together, generator)

@@ -65,7 +65,14 @@ def nearest(c: RoundingContext) -> Tensor:
 
 
 def quantize_tensor(
-    weight: Tensor, bits: int, scheme: str, per: str, observer: str, rounding: str, generator: torch.Generator, report: Report
+    weight: Tensor,
+    bits: int,
+    scheme: str,
+    per: str,
+    observer: str,
+    rounding: str,
+    generator: torch.Generator,
+    report: Report,
 ) -> tuple[Tensor, grid.Grid]:
     """weight (R, …) -> (values on the grid, of the same shape, and the grid).
 
@@ -103,9 +110,7 @@ class Quantize(Transform):
         "nearest", title="Rounding", description="Which grid point a weight goes to."
     )
 
-    def transform(
-        self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report
-    ) -> nn.Module:
+    def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         for layer in model.modules():
             if isinstance(layer, LAYERS):
                 values, lattice = quantize_tensor(

@@ -1,4 +1,4 @@
-"""A recipe: a tuple of steps in the user's order. `run` applies it to a pool of models and measures after every step."""
+"""A recipe: a tuple of steps in the user's order. `run` applies it to a pool and measures after every step."""
 
 from __future__ import annotations
 
@@ -107,7 +107,11 @@ def from_json(text: str) -> Recipe:
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        where = f"line {error.lineno}, column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+        where = (
+            f"line {error.lineno}, column {error.colno}: {error.msg}"
+            if isinstance(error, json.JSONDecodeError)
+            else "nested too deep"
+        )
         raise ModelOptError(f"recipe is not JSON ({where}); mend it there") from None
     if not isinstance(data, dict) or not isinstance(data.get("steps"), list):
         raise ModelOptError('recipe line 1: it must be {"version": 1, "steps": [{"step": "Prune", …}, …]}')
@@ -126,7 +130,9 @@ def _step(item: object, at: int, text: str) -> Step:
     except ModelOptError as error:
         field = next((name for name in fields if f": {name}=" in str(error) or f"'{name}'" in str(error)), None)
         field = field or next((n for n, v in fields.items() if f"{v!r}" in str(error)), "step")
-        raise ModelOptError(f"recipe line {_line_of_field(text, line, field)}, step {at + 1}, {field}: {error}") from None
+        raise ModelOptError(
+            f"recipe line {_line_of_field(text, line, field)}, step {at + 1}, {field}: {error}"
+        ) from None
     assert isinstance(step, Step)
     return step
 

@@ -131,9 +131,7 @@ class Transform(Step):
         return identity.digest(identity.key(model), recipe, workload.data_hash, seed, identity.CODE_VERSION)
 
     @abstractmethod
-    def transform(
-        self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report
-    ) -> nn.Module:
+    def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         """The technique itself. `model` is a private copy: change it or return another. Runs without gradients."""
 
 
@@ -170,7 +168,9 @@ def explain(cls: type[Step], error: ValidationError) -> str:
             lines.append(str(problem["ctx"]["error"]))
         else:
             allowed = _bounds(cls, field) or problem["msg"].removeprefix("Input should be ")
-            lines.append(f"{cls.__name__}: {field}={str(problem['input'])[:80]} is not allowed; {field} must be {allowed}")
+            lines.append(
+                f"{cls.__name__}: {field}={str(problem['input'])[:80]} is not allowed; {field} must be {allowed}"
+            )
     return "; ".join(lines)
 
 
@@ -178,7 +178,12 @@ def _bounds(cls: type[Step], field: str) -> str:
     """`a number ≥ 0 and < 1`, from the field's own bounds; empty where it has none."""
     info = cls.model_fields.get(field)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    found = [f"{sign} {getattr(m, at):g}" for m in (info.metadata if info else ()) for at, sign in signs.items() if hasattr(m, at)]
+    found = [
+        f"{sign} {getattr(m, at):g}"
+        for m in (info.metadata if info else ())
+        for at, sign in signs.items()
+        if hasattr(m, at)
+    ]
     if not found or info is None:
         return ""
     return f"a{' whole' if info.annotation is int else ''} number {' and '.join(found)}"
