@@ -139,6 +139,14 @@ def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor
     return moved.permute(0, 3, 1, 2)
 
 
+def drop_words(tokens: Tensor, generator: torch.Generator, share: float = 0.3) -> Tensor:
+    """Each word replaced by padding with probability `share`: (b, L) ids -> (b, L) ids.
+
+    Source: Iyyer et al., Deep Unordered Composition Rivals Syntactic Methods, ACL 2015.
+    """
+    return tokens.masked_fill(torch.rand(tokens.shape, generator=generator) < share, 0)
+
+
 class _Best:
     """The weights of the best epoch so far."""
 

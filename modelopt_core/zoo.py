@@ -29,13 +29,16 @@ from modelopt_core.assets import asset_path
 from modelopt_core.errors import DataMissing, ModelOptError, unknown
 from modelopt_core.events import Report, silent
 from modelopt_core.models import Spec, build
-from modelopt_core.train import EVALUATION_BATCH, evaluate, fit, shift
+from modelopt_core.train import EVALUATION_BATCH, Augment, drop_words, evaluate, fit, shift
 from modelopt_core.workload import Workload, workload
 
 
 @dataclass(frozen=True)
 class Training:
-    """How one baseline is trained: the model's spec and the arguments of `fit`. jitter: pixels, see `shift`."""
+    """How one baseline is trained: the model's spec and the arguments of `fit`.
+
+    jitter: pixels, see `shift`; word_dropout: share, see `drop_words`.
+    """
 
     spec: Spec
     epochs: int
@@ -43,10 +46,18 @@ class Training:
     batch_size: int = 64
     weight_decay: float = 0.0
     jitter: int = 0
+    word_dropout: float = 0.0
     seed: int = 0
 
+    @property
+    def augment(self) -> Augment | None:
+        """What is done to every batch before it is learned from."""
+        if self.jitter:
+            return partial(shift, pixels=self.jitter)
+        return partial(drop_words, share=self.word_dropout) if self.word_dropout else None
 
-DIGIT, IMAGE = (1, 8, 8), (1, 28, 28)
+
+DIGIT, IMAGE, TEXT = (1, 8, 8), (1, 28, 28), (48,)
 ZOO = {
     "digits/cnn": Training(Spec("cnn", (), DIGIT), epochs=20, lr=3e-3, jitter=1),
     "digits/mlp": Training(Spec("mlp", (("sizes", (64, 64, 32, 10)),), DIGIT), epochs=40, lr=3e-3),
@@ -58,6 +69,20 @@ ZOO = {
         Spec("mlp", (("sizes", (784, 1200, 1200, 10)),), IMAGE), epochs=12, lr=1e-3, batch_size=256, jitter=2
     ),
     "mnist/article": Training(Spec("article", (), IMAGE), epochs=10, lr=2e-3, batch_size=128, jitter=1),
+    "docstrings/bag": Training(
+        Spec("bag", (("classes", 7), ("hidden", 64)), TEXT, "int64"),
+        epochs=20,
+        lr=5e-3,
+        weight_decay=0.3,
+        word_dropout=0.6,
+    ),
+    "docstrings/textcnn": Training(
+        Spec("textcnn", (("classes", 7), ("kernel", 3)), TEXT, "int64"),
+        epochs=15,
+        lr=3e-3,
+        weight_decay=0.3,
+        word_dropout=0.5,
+    ),
 }
 
 _loaded: dict[str, nn.Module] = {}
@@ -101,7 +126,7 @@ def train_zoo(name: str, report: Report = silent) -> Path:
             lr=training.lr,
             batch_size=training.batch_size,
             weight_decay=training.weight_decay,
-            augment=partial(shift, pixels=training.jitter) if training.jitter else None,
+            augment=training.augment,
             seed=training.seed,
             report=report,
         )
