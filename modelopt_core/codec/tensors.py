@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modelopt_core.codec import symbols
 from modelopt_core.codec.stream import Damaged, Reader, varint
+from modelopt_core.codec.symbols import decode as decode_symbols
+from modelopt_core.codec.symbols import encode as encode_symbols
+from modelopt_core.codec.symbols import entropy_bits as entropy_of
 from modelopt_core.grid import Grid
 
 RAW, CONSTANT, BITS, GAPS, GRID = range(5)
@@ -81,29 +83,29 @@ def _encode_sparse(elements: NDArray[np.float32]) -> Coded | None:
     there = elements.view(np.uint32) != 0
     place = np.flatnonzero(there)
     zeros = len(elements) - len(place)
-    if 8 * FLOAT.itemsize * zeros <= symbols.entropy_bits(np.array([zeros, len(place)])):
+    if 8 * FLOAT.itemsize * zeros <= entropy_of(np.array([zeros, len(place)])):
         return None
     gaps = np.diff(place, prepend=-1) - 1
     long = gaps // LONG_GAP  # each a symbol of its own
     runs = np.full(len(gaps) + long.sum(), LONG_GAP, np.int32)
     runs[np.cumsum(long + 1) - 1] = gaps % LONG_GAP
     values = elements[place].astype(FLOAT).tobytes()
-    by_gaps = symbols.entropy_bits(np.bincount(runs)) + 8 * len(np.unique(runs)) if len(runs) else 0.0
-    if by_gaps < symbols.entropy_bits(np.array([zeros, len(place)])):
-        code, bits = symbols.encode(runs)
+    by_gaps = entropy_of(np.bincount(runs)) + 8 * len(np.unique(runs)) if len(runs) else 0.0
+    if by_gaps < entropy_of(np.array([zeros, len(place)])):
+        code, bits = encode_symbols(runs)
         return _coded(GAPS, varint(len(runs)) + code + values, bits + 8 * len(values))
-    code, bits = symbols.encode(there.astype(np.int32))
+    code, bits = encode_symbols(there.astype(np.int32))
     return _coded(BITS, code + values, bits + 8 * len(values))
 
 
 def _decode_sparse(reader: Reader, n: int, mode: int) -> NDArray[np.float32]:
     if mode == BITS:
-        place = np.flatnonzero(symbols.decode(reader, n, 2))
+        place = np.flatnonzero(decode_symbols(reader, n, 2))
     else:
         count = reader.varint()
         if count > n:
             raise Damaged(f"{count:,} gaps in {n:,} elements")
-        runs = symbols.decode(reader, count, LONG_GAP + 1)
+        runs = decode_symbols(reader, count, LONG_GAP + 1)
         steps = np.where(runs == LONG_GAP, LONG_GAP, runs + 1).astype(np.int64)
         place = (np.cumsum(steps) - 1)[runs != LONG_GAP]
         if len(place) and place[-1] >= n:
@@ -114,7 +116,7 @@ def _decode_sparse(reader: Reader, n: int, mode: int) -> NDArray[np.float32]:
 
 
 def _encode_grid(elements: NDArray[np.float32], codes: Tensor, on: Grid) -> Coded | None:
-    """Codes below `levels`, then `levels` for a zero off the grid and `levels + 1` for −0.0; None if bits would change."""
+    """Codes below `levels`; `levels` for a zero off the grid, `levels + 1` for −0.0. None if bits would change."""
     scale, zero_point = (t.detach().cpu().float() for t in (on.scale, on.zero_point))
     exact = torch.equal(scale, on.scale.cpu()) and torch.equal(zero_point, on.zero_point.cpu())
     q = codes.cpu().numpy().astype(np.int32)
@@ -126,7 +128,7 @@ def _encode_grid(elements: NDArray[np.float32], codes: Tensor, on: Grid) -> Code
     same = bool((zero_point == zero_point[0]).all())
     zeros = zero_point[:1] if same else zero_point
     raw = scale.numpy().astype(FLOAT).tobytes() + zeros.numpy().astype(FLOAT).tobytes()
-    code, entropy_bits = symbols.encode(q.reshape(-1))
+    code, entropy_bits = encode_symbols(q.reshape(-1))
     head = varint(on.levels) + bytes([(len(scale) > 1) | same << 1])
     return _coded(GRID, head + raw + code, entropy_bits + 8 * len(raw))
 
@@ -139,7 +141,7 @@ def _decode_grid(reader: Reader, like: Tensor) -> tuple[Tensor, Grid]:
     scale = np.frombuffer(reader.take(rows * FLOAT.itemsize), FLOAT)
     zeros = np.frombuffer(reader.take((1 if flags & 2 else rows) * FLOAT.itemsize), FLOAT)
     on = Grid(torch.tensor(scale), torch.tensor(zeros).expand(rows).clone(), levels)
-    return _grid_values(symbols.decode(reader, like.numel(), levels + 2).reshape(like.shape), on), on
+    return _grid_values(decode_symbols(reader, like.numel(), levels + 2).reshape(like.shape), on), on
 
 
 def _grid_values(q: NDArray[np.int32], on: Grid) -> Tensor:
