@@ -1,0 +1,110 @@
+"""The three cards on top of every technique page: score in blue, size in orange, latency in green.
+
+Each holds a number with its unit, how it was had, the change against the pinned baseline, and what stands behind it.
+Every line is always there, so that nothing moves when a value changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+import streamlit as st
+
+from modelopt_core.estimate import verdict
+from modelopt_core.measure import Comparison
+from pages.shared import numbers
+from pages.shared.trial import Trial
+
+DEVICES = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """Plain text; it is escaped when it becomes HTML. kind: score, size or latency, which is also its colour."""
+
+    kind: str
+    title: str
+    how: str
+    value: str
+    change: str
+    detail: str
+    note: str
+
+
+def cards(trial: Trial, note: str) -> tuple[Card, Card, Card]:
+    """What the three cards say about a trial. note: the technique's honest word about speed, may be empty."""
+    m, before, one = trial.measurement, trial.reference, trial.bench.workload.modality
+    score, latency = m.score, m.latency_ms
+    return (
+        Card(
+            "score",
+            f"Score · {m.metric}",
+            score.how,
+            numbers.percent(score.value),
+            f"{numbers.points(trial.comparison.delta.value)}, {significance(trial.comparison)}",
+            f"{numbers.percent_interval(score)} · n = {numbers.whole(score.n)} · {flips(trial.comparison)}",
+            f"{probability(trial.comparison)}val · chance {numbers.percent(trial.bench.workload.chance)}",
+        ),
+        Card(
+            "size",
+            f"Size · {m.size_label}",
+            "measured",
+            numbers.size(m.size_bytes),
+            numbers.change(before.size_bytes / m.size_bytes, "smaller", "larger", "same size"),
+            f"bound by entropy {numbers.size(m.entropy_bytes)}",
+            f"{numbers.whole(m.nonzero)} of {numbers.whole(before.parameters)} weights left",
+        ),
+        Card(
+            "latency",
+            f"Latency · one {one}",
+            "noisy" if m.noisy else "measured",
+            numbers.milliseconds(latency.value),
+            numbers.speed(m.speedup),
+            f"{numbers.milliseconds_interval(latency)} quartiles · MACs {fewer(before.macs, m.macs)}",
+            note or f"{m.runtime} · {m.threads} thread · {DEVICES[m.device]}",
+        ),
+    )
+
+
+def draw(trial: Trial, note: str, big: bool) -> None:
+    """The row of cards. big: for the view Present."""
+    st.html(f'<div class="mo-cards{" mo-big" if big else ""}">{"".join(map(_html, cards(trial, note)))}</div>')
+
+
+def significance(comparison: Comparison) -> str:
+    """better, worse or not significant: McNemar's test where answers are right or wrong, else the interval."""
+    delta = comparison.delta
+    if comparison.flips is not None:
+        return verdict(comparison.flips.p, delta.value)
+    return verdict(1.0 if delta.low <= 0 <= delta.high else 0.0, delta.value)
+
+
+def flips(comparison: Comparison) -> str:
+    """3 lost, 0 won"""
+    if comparison.flips is None:
+        return f"{numbers.whole(len(comparison.changed))} changed"
+    return f"{numbers.whole(comparison.flips.lost)} lost, {numbers.whole(comparison.flips.won)} won"
+
+
+def probability(comparison: Comparison) -> str:
+    """McNemar p = 0.25"""
+    if comparison.flips is None:
+        return ""
+    p = comparison.flips.p
+    return f"McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'} · "
+
+
+def fewer(before: int, after: int) -> str:
+    """3.1 × fewer"""
+    return numbers.change(before / max(1, after), "fewer", "more", "unchanged")
+
+
+def _html(card: Card) -> str:
+    kind, title, how, value, change, detail, note = (escape(text) for text in card.__dict__.values())
+    return (
+        f'<section class="mo-card mo-{kind}" aria-label="{title}">'
+        f'<div class="mo-top"><span>{title}</span><span class="mo-chip mo-{how}">{how}</span></div>'
+        f'<div class="mo-mid"><strong>{value}</strong><b>{change}</b></div>'
+        f'<div class="mo-detail">{detail}</div><div class="mo-note">{note}</div></section>'
+    )

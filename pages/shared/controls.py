@@ -1,0 +1,96 @@
+"""A step's fields as widgets: registry name → select box, Literal → segmented control, number → slider.
+
+The step's `Field(...)` lines give title, help, bounds and choices, so a field that is added there appears here.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import streamlit as st
+from pydantic.fields import FieldInfo
+
+from modelopt_core.errors import ModelOptError, unknown
+from modelopt_core.step import Transform
+from pages.shared import address
+
+WIDE, CHARACTER = 11.0, 0.62  # rem: a select box, and a letter of a segmented control, for the row's widths
+
+
+def keys(step: type[Transform]) -> dict[str, str]:
+    """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion."""
+    return {name: f"{step.__name__}.{name}" for name in step.model_fields}
+
+
+def prepare(step: type[Transform]) -> None:
+    """Take over what the URL says about the step's fields, and give the others their defaults."""
+    for name, key in keys(step).items():
+        address.take(name, key, lambda text, name=name: value_from(step, name, text))  # type: ignore[misc]
+        st.session_state.setdefault(key, step.model_fields[name].default)
+    address.own(keys(step))
+
+
+def value_from(step: type[Transform], name: str, text: str) -> object:
+    """A field's value from text, checked by the step itself and put on the knob's grid if it has one."""
+    value = getattr(step(**{name: text}), name)
+    if any(meta.__class__.__name__ == "Knob" for meta in step.model_fields[name].metadata):
+        knob = step.knob(name)
+        if not knob.low <= value <= knob.high:
+            raise ModelOptError(f"{name}={text} is outside the dial, which goes from {knob.low:g} to {knob.high:g}")
+        value = type(value)(round(round((value - knob.low) / knob.step) * knob.step + knob.low, 10))
+    return value
+
+
+def current(step: type[Transform]) -> Transform:
+    """The step as the session's settings have it."""
+    return step(**{name: st.session_state[key] for name, key in keys(step).items()})
+
+
+def reset(step: type[Transform]) -> None:
+    """Callback: every field at its default."""
+    for name, key in keys(step).items():
+        st.session_state[key] = step.model_fields[name].default
+
+
+def draw(step: type[Transform], *, but: str, labels: Mapping[str, str]) -> None:
+    """One row of widgets for every field except the Dial's. labels: a choice's name in the core → on the screen."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
+        for name, info in step.model_fields.items():
+            if name != but:
+                _widget(step, name, info, lambda choice: labels.get(str(choice), str(choice)))
+
+
+def _widget(step: type[Transform], name: str, info: FieldInfo, label: Callable[[Any], str]) -> None:
+    key, title, about = keys(step)[name], info.title or name, info.description or ""
+    registry, annotation = step.registry(name), info.annotation
+    how: dict[str, Any] = {"key": key, "persist_state": "session"}
+    if registry is not None:
+        _keep_known(key, list(registry), info)
+        entries = "\n".join(f"- **{entry.name}**: {entry.summary}" for entry in registry.values())
+        st.selectbox(title, list(registry), help=f"{about}\n\n{entries}", width=170, **how)
+    elif typing.get_origin(annotation) is Literal:
+        choices = list(typing.get_args(annotation))
+        _keep_known(key, choices, info)
+        st.segmented_control(title, choices, format_func=label, required=True, help=about, **how)
+    elif annotation is bool:
+        st.toggle(title, help=about, **how)
+    else:
+        low, high = bounds(info)
+        whole = annotation is int
+        st.number_input(title, low, high, step=1 if whole else None, help=about, width=130, **how)
+
+
+def _keep_known(key: str, choices: list[Any], info: FieldInfo) -> None:
+    """A value that is no choice (an old snapshot, a forged message) goes back to the default, and is told."""
+    value = st.session_state.get(key)
+    if value not in choices:
+        st.session_state[key] = info.default
+        address.tell(f"{unknown(info.title or key, value, map(str, choices))}. Using the default.")
+
+
+def bounds(info: FieldInfo) -> tuple[Any, Any]:
+    """The inclusive limits that the field declares, None where it has none."""
+    found = {name: getattr(meta, name) for meta in info.metadata for name in ("ge", "le") if hasattr(meta, name)}
+    return found.get("ge"), found.get("le")

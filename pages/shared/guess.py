@@ -1,0 +1,57 @@
+"""Learn asks first: the user guesses where the score breaks, then the measured curve answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from modelopt_core.measure import Measurement
+from modelopt_core.recipe import Point
+from modelopt_core.step import Knob
+from modelopt_core.sweep import Sweep
+from pages.shared import numbers
+
+
+def made(dial_key: str) -> float | None:
+    """What the user guessed on this dial, if he has."""
+    found: float | None = st.session_state.get("guesses", {}).get(dial_key)
+    return found
+
+
+def make(dial_key: str, value: float) -> None:
+    """The first release in Learn is the guess; later ones are looking around."""
+    st.session_state.setdefault("guesses", {}).setdefault(dial_key, value)
+
+
+def forget() -> None:
+    """Ask again: after a reset, another view, another page."""
+    st.session_state["guesses"] = {}
+
+
+def breaking_point(points: Sequence[Point], start: Measurement) -> Point | None:
+    """The first setting, seen from the knob's better end, whose whole interval lies below the baseline's score."""
+    ordered = sorted(points, key=lambda point: point.value)
+    if ordered and ordered[0].measurement.score.value < ordered[-1].measurement.score.value:
+        ordered.reverse()
+    return next((p for p in ordered if p.measurement.score.high < start.score.value), None)
+
+
+def answer(guessed: float, sweep: Sweep, start: Measurement, knob: Knob) -> str:
+    """How near the guess was, in one or two sentences, from measured points."""
+    said = f"Your guess: {knob.symbol} = {numbers.knob(guessed, knob.step)}."
+    if not sweep.done:
+        return f"{said} Measuring the curve: {len(sweep.points)} of {sweep.total} points."
+    found = breaking_point(sweep.points, start)
+    if found is None:
+        return f"{said} Measured: it never breaks; no setting is clearly below {numbers.percent(start.score.value)}."
+    away = abs(found.value - guessed)
+    near = "spot on" if away <= 2 * knob.step and knob.step < 1 or away == 0 else (
+        f"{numbers.knob(away, knob.step)} away"
+    )  # fmt: skip
+    score = found.measurement.score
+    return (
+        f"{said} Measured: from {knob.symbol} = {numbers.knob(found.value, knob.step)} the score is clearly below the "
+        f"baseline's {numbers.percent(start.score.value)} ({numbers.percent(score.value)}, at most "
+        f"{numbers.percent(score.high)}). You were {near}."
+    )

@@ -1,0 +1,102 @@
+"""What the user has released so far: the trail that undo walks back, the table of runs, and named snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import streamlit as st
+
+from modelopt_core.measure import Measurement
+from modelopt_core.step import Transform
+from pages.shared.bench import Bench
+
+BENCH_KEYS = ("workload", "model", "device", "runtime")  # the view is how one looks, not what one looks at
+MOST_RUNS, MOST_STEPS_BACK, MOST_SNAPSHOTS = 500, 200, 50
+
+Values = Mapping[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One released setting and what was measured for it."""
+
+    bench_key: str
+    workload: str
+    model: str
+    step: Transform
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A setting that the user gave a name, to come back to in front of an audience."""
+
+    name: str
+    values: tuple[tuple[str, object], ...]
+
+
+def values(fields: Mapping[str, str]) -> dict[str, object]:
+    """All that undo restores: the bench's settings and the page's. fields: name → key in the session."""
+    return {key: st.session_state[key] for key in (*BENCH_KEYS, *fields.values()) if key in st.session_state}
+
+
+def record(page: str, fields: Mapping[str, str], bench: Bench, step: Transform, measurement: Measurement) -> None:
+    """Note a released setting: on the page's trail if it is news there, in the table of runs if it is news at all."""
+    trail = st.session_state.setdefault(f"{page}.trail", [])
+    now = values(fields)
+    if not trail or trail[-1] != now:
+        trail.append(now)
+        del trail[:-MOST_STEPS_BACK]
+    found = runs()
+    if not any(run.bench_key == bench.key and run.step == step for run in found):
+        found.append(Run(bench.key, bench.workload.name, bench.model_name, step, measurement))
+        del found[:-MOST_RUNS]
+
+
+def runs() -> list[Run]:
+    """The released settings of this session, oldest first."""
+    found: list[Run] = st.session_state.setdefault("runs", [])
+    return found
+
+
+def can_undo(page: str) -> bool:
+    """Is there an earlier setting to go back to?"""
+    return len(st.session_state.get(f"{page}.trail", [])) > 1
+
+
+def undo(page: str) -> None:
+    """Callback: the setting before this one."""
+    trail = st.session_state.get(f"{page}.trail", [])
+    if len(trail) > 1:
+        trail.pop()
+        apply(trail[-1])
+
+
+def apply(settings: Values) -> None:
+    """Callback: put settings into the session, before the widgets are drawn."""
+    for key, value in settings.items():
+        st.session_state[key] = value
+
+
+def snapshots(page: str) -> list[Snapshot]:
+    """The page's named settings, in the order in which they were taken."""
+    found: list[Snapshot] = st.session_state.setdefault(f"{page}.snapshots", [])
+    return found
+
+
+def snap(page: str, fields: Mapping[str, str], name: str) -> None:
+    """Callback: keep the present setting under a name."""
+    kept = snapshots(page)
+    kept.append(Snapshot(name.strip()[:60] or f"Snapshot {len(kept) + 1}", tuple(values(fields).items())))
+    del kept[:-MOST_SNAPSHOTS]
+    st.session_state[f"{page}.snapshot"] = len(kept) - 1
+
+
+def go(page: str, by: int) -> None:
+    """Callback: the next or the previous snapshot, round and round."""
+    kept = snapshots(page)
+    if kept:
+        at = (st.session_state.get(f"{page}.snapshot", -1 if by > 0 else 0) + by) % len(kept)
+        st.session_state[f"{page}.snapshot"] = at
+        apply(dict(kept[at].values))

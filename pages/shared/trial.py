@@ -1,0 +1,63 @@
+"""One setting, tried: the core call behind every technique page, and what its cards and tabs read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+import modelopt_core as mo
+from modelopt_core import identity, recipe, turns
+from modelopt_core.measure import Comparison, Measurement, Predictions
+from modelopt_core.step import Transform
+from modelopt_core.sweep import SWEEPER, Sweep
+from pages.shared import pin
+from pages.shared.bench import Bench
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A step on the bench's model. before: the pinned baseline; start: the bench's model as it came."""
+
+    bench: Bench
+    step: Transform
+    before: nn.Module
+    after: nn.Module
+    reference: Measurement
+    measurement: Measurement
+    start: Measurement
+    comparison: Comparison
+
+    @cached_property
+    def said(self) -> tuple[Predictions, Predictions]:
+        """What both models answered on val."""
+        how = {"runtime": self.bench.runtime, "device": self.bench.device}
+        return mo.predictions(self.before, self.bench.workload, **how), mo.predictions(
+            self.after, self.bench.workload, **how
+        )
+
+
+def measure(bench: Bench, step: Transform) -> Trial:
+    """Apply the step and measure it against the pinned baseline. Somebody waits: the background stands still."""
+    how = {"runtime": bench.runtime, "device": bench.device}
+    with turns.waiting():
+        start, result = mo.run((step,), [bench.model], bench.workload, **how)
+        before = pin.current(bench).model(bench)
+        reference = mo.measure(before, bench.workload, **how)
+        found = mo.measure(result.model, bench.workload, baseline=before, **how)
+        compared = mo.compare(before, result.model, bench.workload, **how)
+    return Trial(bench, step, before, result.model, reference, found, start.measurement, compared)
+
+
+def sweep(bench: Bench, step: Transform, field: str) -> Sweep:
+    """The response curve of one knob, all else as in `step`: asked for once, measured in the background."""
+    anchored = step.changed(**{field: type(step).model_fields[field].default})
+    key = identity.digest(identity.key(bench.model), anchored.name, anchored.model_dump_json(), field,
+                          bench.workload.data_hash, bench.runtime, bench.device)  # fmt: skip
+    total = len(step.knob(field).values(recipe.CURVE_POINTS))
+
+    def work() -> object:
+        return mo.curve(anchored, field, bench.model, bench.workload, runtime=bench.runtime, device=bench.device)
+
+    return SWEEPER.request(key, total, work)  # type: ignore[arg-type]
