@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from modelopt_core.errors import ModelOptError
+from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Progress, Report, silent
 from modelopt_core.turns import pause
 from modelopt_core.workload import Split, Workload
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("constant", "cosine")
 EVALUATION_BATCH = 1000
 REPORT_EVERY_S = 0.5  # a person who waits sees something move
 
@@ -57,7 +58,7 @@ def fit(
     -> (b, *shape). keep_zeros: weights that are exactly zero stay so (a pruned net stays pruned). patience: stop after
     so many epochs without a better one. Raises TrainingError when the loss is no longer finite.
     """
-    _check(epochs=epochs, lr=lr, batch_size=batch_size)
+    _check(epochs, lr, batch_size, optimizer, schedule)
     model = copy.deepcopy(model)
     parameters = list(model.parameters())
     device = parameters[0].device
@@ -208,7 +209,11 @@ def _on(split: Split, device: torch.device) -> Split:
     return replace(split, inputs=split.inputs.to(device), targets=split.targets.to(device))
 
 
-def _check(epochs: int, lr: float, batch_size: int) -> None:
+def _check(epochs: int, lr: float, batch_size: int, optimizer: str, schedule: str) -> None:
+    if optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", optimizer, OPTIMIZERS)
+    if schedule not in SCHEDULES:
+        raise unknown("schedule", schedule, SCHEDULES)
     if epochs < 0:
         raise ModelOptError(f"epochs={epochs} is not allowed; choose 0 or more")
     if not 0 < lr < math.inf:
