@@ -65,10 +65,11 @@ def banned_in_call(call: ast.Call, name: str) -> Iterator[str]:
         yield "weights_only other than True"
     if "allow_pickle" in keywords and not is_constant(keywords["allow_pickle"], False):
         yield "allow_pickle other than False"
-    if "unsafe_allow_html" in keywords and not is_constant(keywords["unsafe_allow_html"], False):
-        body = call.args[0] if call.args else keywords.get("body")
-        if not isinstance(body, ast.Constant):
-            yield "unsafe_allow_html with data"
+    for unsafe in ("unsafe_allow_html", "unsafe_allow_javascript"):
+        if unsafe in keywords and not is_constant(keywords[unsafe], False):
+            body = call.args[0] if call.args else keywords.get("body")
+            if not isinstance(body, ast.Constant):
+                yield f"{unsafe} with data"
 
 
 def banned(tree: ast.AST) -> Iterator[str]:
@@ -110,6 +111,7 @@ def banned(tree: ast.AST) -> Iterator[str]:
         "st.markdown(f'<b>{name}</b>', unsafe_allow_html=True)",
         "st.markdown('<b>' + name, unsafe_allow_html=True)",
         "st.markdown(body=name, unsafe_allow_html=True)",
+        "st.html(name, unsafe_allow_javascript=True)",
     ],
 )
 def test_the_checker_catches(code: str) -> None:
