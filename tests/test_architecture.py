@@ -126,13 +126,18 @@ def test_files_are_short(sources: Sources, root: Path) -> None:
     assert {p.relative_to(root).as_posix(): n for p, n in lengths.items() if n > FILE_LINES} == {}
 
 
+def lines(node: ast.stmt) -> int:
+    """Lines from the first to the last of a statement."""
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
 def test_functions_are_short(sources: Sources) -> None:
-    long = [
-        f"{path}:{f.lineno} {f.name} has {f.end_lineno - f.lineno + 1} lines"
-        for path, tree in sources.items()
-        for f in functions(tree)
-        if f.end_lineno is not None and f.end_lineno - f.lineno >= FUNCTION_LINES
-    ]
+    """At most 60 lines of code; a docstring that explains arguments is not held against its function."""
+    long = []
+    for path, tree in sources.items():
+        for f in functions(tree):
+            length = lines(f) - (lines(f.body[0]) if ast.get_docstring(f, clean=False) is not None else 0)
+            long += [f"{path}:{f.lineno} {f.name} has {length} lines"] if length > FUNCTION_LINES else []
     assert long == []
 
 
