@@ -18,7 +18,11 @@ from pages.shared.bench import Bench
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A step on the bench's model. before: the pinned baseline; start: the bench's model as it came."""
+    """A step on the bench's model, beside the pinned baseline.
+
+    reference: the pinned model, measured; measurement: the result against it; start: the bench's model as it came;
+    on_curve: the result against that, as the points of the curve are.
+    """
 
     bench: Bench
     step: Transform
@@ -27,6 +31,7 @@ class Trial:
     reference: Measurement
     measurement: Measurement
     start: Measurement
+    on_curve: Measurement
     comparison: Comparison
 
     @cached_property
@@ -47,7 +52,8 @@ def measure(bench: Bench, step: Transform) -> Trial:
         reference = mo.measure(before, bench.workload, **how)
         found = mo.measure(result.model, bench.workload, baseline=before, **how)
         compared = mo.compare(before, result.model, bench.workload, **how)
-    return Trial(bench, step, before, result.model, reference, found, start.measurement, compared)
+    return Trial(bench, step, before, result.model, reference, found, start.measurement, result.measurement,
+                 compared)  # fmt: skip
 
 
 def sweep(bench: Bench, step: Transform, field: str) -> Sweep:

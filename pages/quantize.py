@@ -1,0 +1,30 @@
+"""Quantize: fewer bits for every weight."""
+
+import modelopt_core as mo
+from modelopt_core.measure import Measurement
+from pages.shared import frame, layer_table
+
+
+def bars(_: mo.Quantize) -> layer_table.Bars:
+    """Bits a weight, of the 32 of a float."""
+    return layer_table.BITS
+
+
+def note(step: mo.Quantize, found: Measurement) -> str:
+    """Which kernels ran: integer ones, or floats that lie on a grid."""
+    if found.score.how == "measured":
+        return ""
+    return f"no integer kernel for {step.bits} bits: stored small, runs at float speed"
+
+
+frame.page(
+    frame.Technique(
+        step=mo.Quantize,
+        knob="bits",
+        question="Where will it break? How few bits are enough?",
+        bars=bars,
+        note=note,
+        unit="bits",
+        labels={"tensor": "tensor", "channel": "channel"},
+    )
+)

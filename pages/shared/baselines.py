@@ -1,0 +1,58 @@
+"""The baselines of a workload, measured on this machine when the page opens."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+import modelopt_core as mo
+from modelopt_core import turns
+from modelopt_core.errors import ModelOptError
+from modelopt_core.measure import Measurement
+from pages.shared import numbers
+from pages.shared.bench import Bench, load_model
+
+HEADS = ("model", "score on val", "95 % interval", "parameters", "file", "latency, one example", "quartiles", "MACs")
+
+
+def draw(here: Bench) -> None:
+    """A table of all models of the workload; one whose weights are missing says so in its row."""
+    st.html(
+        f'<h2 style="font-size:1.25rem;margin:0.6rem 0 0">{escape(here.workload.title)}: the models to start from</h2>'
+        f'<p class="mo-foot">{escape(here.workload.note)} Measured now: {escape(here.where)}.</p>'
+    )
+    rows = "".join(_row(here, name) for name in here.workload.models)
+    heads = "".join(f'<th{_align(i)}>{escape(head)}</th>' for i, head in enumerate(HEADS))
+    st.html(
+        f'<div class="mo-scroll"><table class="mo-table"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        "</div>"
+    )
+
+
+def _row(here: Bench, name: str) -> str:
+    try:
+        with turns.waiting():
+            model = load_model(here.workload.name, name)
+            cells = _cells(name, mo.measure(model, here.workload, runtime=here.runtime, device=here.device))
+    except ModelOptError as error:
+        return f'<tr><td>{escape(name)}</td><td colspan="{len(HEADS) - 1}">{escape(str(error))}</td></tr>'
+    return "<tr>" + "".join(f"<td{_align(i)}>{escape(cell)}</td>" for i, cell in enumerate(cells)) + "</tr>"
+
+
+def _cells(name: str, found: Measurement) -> tuple[str, ...]:
+    noisy = " (noisy)" if found.noisy else ""
+    return (
+        name,
+        numbers.percent(found.score.value),
+        f"{numbers.percent_interval(found.score)}, n = {numbers.whole(found.score.n)}",
+        numbers.whole(found.parameters),
+        numbers.size(found.size_bytes),
+        numbers.milliseconds(found.latency_ms.value) + noisy,
+        numbers.milliseconds_interval(found.latency_ms),
+        numbers.whole(found.macs),
+    )
+
+
+def _align(column: int) -> str:
+    return ' class="mo-number"' if column else ""

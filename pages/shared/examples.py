@@ -1,0 +1,66 @@
+"""The tab Examples: whose answer changed. Lost ones first, then won, then those that were wrong both times."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from pages.shared import numbers
+from pages.shared.trial import Trial
+
+MOST = 36  # pictures on one page; more can't be taken in
+MOST_CHARACTERS = 260
+ARROW = "\N{RIGHTWARDS ARROW}"
+GROUPS = (("lost", "right before, wrong now"), ("won", "wrong before, right now"), ("wrong", "wrong both times"))
+
+
+def draw(trial: Trial) -> None:
+    """A picture or a text for every changed answer, with truth, both answers and how sure the model was."""
+    changed = trial.comparison.changed.tolist()
+    if not changed:
+        st.html('<p class="mo-foot">No answer changed: on every example of val both models say the same.</p>')
+        return
+    before, after = trial.said
+    group = {i: _group(float(before.scores[i]), float(after.scores[i])) for i in changed}
+    for name, meaning in GROUPS:
+        members = [i for i in changed if group[i] == name]
+        if not members:
+            continue
+        more = f", the first {MOST} shown" if len(members) > MOST else ""
+        st.html(f'<p class="mo-foot"><b>{len(members)} {name}</b>: {meaning}{more}</p>')
+        texts = " mo-texts" if trial.bench.workload.modality == "text" else ""
+        st.html(f'<div class="mo-changed{texts}">{"".join(_example(trial, i, name) for i in members[:MOST])}</div>')
+
+
+def _group(was: float, now: float) -> str:
+    return "lost" if now < was else "won" if now > was else "wrong"
+
+
+def _example(trial: Trial, i: int, group: str) -> str:
+    before, after = trial.said
+    workload = trial.bench.workload
+    labels = workload.labels
+    truth, was, now = (labels[int(found)] for found in (workload.val.targets[i], before.answers[i], after.answers[i]))
+    said = (
+        f'truth <b>{escape(truth)}</b><br><span class="mo-tag">{escape(was)} {ARROW} {escape(now)}</span><br>'
+        f"<small>sure {numbers.percent(float(before.confidence[i]))} {ARROW} "
+        f"{numbers.percent(float(after.confidence[i]))}</small>"
+    )
+    return f'<div class="mo-example mo-{group}">{_shown(trial, i, f"example {i}, truth {truth}")}<p>{said}</p></div>'
+
+
+def _shown(trial: Trial, i: int, alt: str) -> str:
+    """The input as a picture (data URI) or as its text."""
+    show = trial.bench.workload.show
+    seen = show("val", i) if show else ""
+    if isinstance(seen, str):
+        return f"<blockquote>{escape(seen[:MOST_CHARACTERS])}</blockquote>"
+    pixels = np.clip(np.asarray(seen) * 255, 0, 255).astype(np.uint8)  # (h, w) or (h, w, 3) in [0, 1]
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

@@ -1,0 +1,196 @@
+"""The frame that every technique page shares: title, three cards, the Dial, tabs. A page says what is its own.
+
+Three parts rerun alone (`st.fragment`): the cards, the Dial and the tabs. A released Dial reruns all three and nothing
+else of the page; a curve that still grows reruns the Dial only, twice a second, until it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
+
+import streamlit as st
+
+from modelopt_core.errors import ModelOptError
+from modelopt_core.measure import Measurement
+from modelopt_core.step import Transform
+from pages.shared import (
+    address,
+    bench,
+    cards,
+    controls,
+    examples,
+    guess,
+    history,
+    layer_table,
+    present,
+    results,
+    source,
+)
+from pages.shared import trial as trials
+from pages.shared.dial import dial
+from pages.shared.rows import curve_rows, percent_base
+
+POLL_S = 0.5
+HEIGHTS = {"learn": 240, "tune": 240, "present": 430}  # of the curve, in pixels
+TABS = ("Layers", "Examples", "Source", "Numbers")
+
+
+@dataclass(frozen=True)
+class Technique:
+    """What one page has of its own.
+
+    step: the step class; knob: the field that the Dial turns; question: what Learn asks; bars: which of layer_table's
+    columns shows the effect of a setting; note: an honest word on speed for a setting, empty where there is none;
+    labels: names of choices on the screen where they differ from the core's.
+    """
+
+    step: type[Transform]
+    knob: str
+    question: str
+    bars: Callable[[Transform], layer_table.Bars]
+    note: Callable[[Transform, Measurement], str]
+    unit: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The step's name, which is the page's: keys in the session begin with it."""
+        return self.step.__name__
+
+    @property
+    def key(self) -> str:
+        """Where the session keeps the Dial's value."""
+        return controls.keys(self.step)[self.knob]
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """An error that the user can mend is one line where it happened; the rest of the page stays."""
+    try:
+        yield
+    except ModelOptError as error:
+        st.warning(str(error)[:500], icon=":material/error:")
+
+
+def page(technique: Technique) -> None:
+    """Draw a technique page."""
+    controls.prepare(technique.step)
+    here = bench.current()
+    _head(technique)
+    if here.view == "present":
+        present.bar(technique.name, technique.step, controls.keys(technique.step), lambda: _trial(technique))
+    with calm():
+        st.fragment(_cards, key="cards")(technique)
+        with st.container(border=True, key="dial-card"):
+            if here.view != "present":
+                controls.draw(technique.step, but=technique.knob, labels=technique.labels)
+            done = _sweep(technique).done
+            st.fragment(_dial, key="dial", run_every=None if done else POLL_S)(technique, done)
+        if here.view != "present":
+            st.fragment(_tabs, key="tabs")(technique)
+
+
+def _head(technique: Technique) -> None:
+    st.html(
+        f'<header class="mo-head"><h1>{escape(technique.name)}</h1><p>{escape(technique.step.sentence)}</p>'
+        f'<span class="mo-formula">{escape(technique.step.formula)}</span></header>'
+    )
+
+
+def _trial(technique: Technique) -> trials.Trial:
+    return trials.measure(bench.current(), controls.current(technique.step))
+
+
+def _sweep(technique: Technique) -> trials.Sweep:
+    return trials.sweep(bench.current(), controls.current(technique.step), technique.knob)
+
+
+def _cards(technique: Technique) -> None:
+    with calm():
+        trial = _trial(technique)
+        cards.draw(trial, technique.note(trial.step, trial.measurement), big=trial.bench.view == "present")
+        history.record(technique.name, controls.keys(technique.step), trial.bench, trial.step, trial.measurement)
+
+
+def _dial(technique: Technique, was_done: bool) -> None:
+    with calm():
+        here, step = bench.current(), controls.current(technique.step)
+        sweep, trial = _sweep(technique), _trial(technique)
+        knob, info = technique.step.knob(technique.knob), technique.step.model_fields[technique.knob]
+        key = dial_key(technique, here)
+        guessed = guess.made(key) if here.view == "learn" else None
+        if here.view == "learn":
+            _ask(technique, guessed, sweep, trial)
+        value = getattr(step, technique.knob)
+        dial(
+            key,
+            value=value,
+            low=knob.low,
+            high=knob.high,
+            step=knob.step,
+            points=curve_rows(sweep.points, value, trial),
+            baseline=percent_base(trial),
+            label=f"{technique.name}: {info.title}. {info.description}",
+            symbol=knob.symbol,
+            unit=technique.unit,
+            height=HEIGHTS[here.view],
+            question=technique.question if here.view == "learn" else None,
+            progress=None if sweep.done else (len(sweep.points), sweep.total),
+            on_release=lambda: _released(technique, key),
+        )
+        if sweep.error:
+            st.caption(sweep.error)
+        address.write()
+        if sweep.done and not was_done:
+            st.rerun()  # ends the polling
+
+
+def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep, trial: trials.Trial) -> None:
+    knob = technique.step.knob(technique.knob)
+    said = "Drag the handle there and let go: the curve then shows what was measured."
+    if guessed is not None:
+        said = guess.answer(guessed, sweep, trial.start, knob)
+    st.html(f'<div class="mo-ask"><b>{escape(technique.question)}</b><p>{escape(said)}</p></div>')
+
+
+def dial_key(technique: Technique, here: bench.Bench) -> str:
+    """Another model's Dial is another node: Learn asks anew."""
+    return f"dial {technique.name} {here.workload.name} {here.model_name}"
+
+
+def _released(technique: Technique, key: str) -> None:
+    """Callback of the Dial: keep the value, then rerun what depends on it."""
+    release = (st.session_state.get(key) or {}).get("release") or {}
+    kind = type(technique.step.model_fields[technique.knob].default)
+    try:
+        value = controls.value_from(technique.step, technique.knob, str(kind(release.get("value"))))
+    except (ModelOptError, TypeError, ValueError) as error:  # a forged message
+        address.tell(str(error))
+        return
+    st.session_state[technique.key] = value
+    view = st.session_state["view"]
+    if view == "learn":
+        guess.make(key, float(value))  # type: ignore[arg-type]
+    st.rerun(["cards", "dial", "history"] if view == "present" else ["cards", "dial", "tabs", "history"])
+
+
+def _tabs(technique: Technique) -> None:
+    with calm():
+        trial = _trial(technique)
+        first = "Source" if trial.bench.view == "learn" else "Layers"
+        layers, changed, code, numbers = st.tabs(TABS, key=f"tabs-{trial.bench.view}", default=first, on_change="rerun")
+        if layers.open:
+            with layers:
+                layer_table.draw(trial, technique.bars(trial.step))
+        if changed.open:
+            with changed:
+                examples.draw(trial)
+        if code.open:
+            with code:
+                source.draw(trial)
+        if numbers.open:
+            with numbers:
+                results.draw(trial, technique.knob, _sweep(technique).points)

@@ -1,0 +1,126 @@
+"""The tab Numbers: every released setting as a row to sort, pin and compare, and the curve's points as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+import modelopt_core as mo
+from modelopt_core.measure import Measurement
+from modelopt_core.recipe import Point
+from pages.shared import cards, history, numbers, pin
+from pages.shared.bench import Bench, load_model
+from pages.shared.history import Run
+from pages.shared.sheet import Cell, to_csv
+from pages.shared.trial import Trial
+
+PERCENT, MS, RATIO = "%.1f %%", "%.3f ms", "%.2f ×"
+COLUMNS = {
+    "score": ("score", PERCENT), "score low": ("low", PERCENT), "score high": ("high", PERCENT),
+    "size bytes": ("size", "%d B"), "latency ms": ("latency", MS), "speedup": ("faster", RATIO),
+    "macs": ("MACs", "localized"), "nonzero": ("nonzero", "localized"),
+}  # fmt: skip
+
+
+def draw(trial: Trial, knob: str, points: Sequence[Point]) -> None:
+    """Two tables: the runs of this session and the points of the curve."""
+    _runs(trial.bench)
+    st.space("small")
+    _curve(trial, knob, points)
+
+
+def numbers_of(found: Measurement) -> dict[str, Cell]:
+    """A measurement as cells; percentages of the score, the rest in the unit that the name says."""
+    return {
+        "score": 100 * found.score.value,
+        "score low": 100 * found.score.low,
+        "score high": 100 * found.score.high,
+        "how": found.score.how,
+        "size bytes": found.size_bytes,
+        "latency ms": found.latency_ms.value,
+        "speedup": found.speedup.value,
+        "macs": found.macs,
+        "nonzero": found.nonzero,
+        "runtime": found.runtime,
+    }
+
+
+def run_rows(runs: Sequence[Run]) -> list[dict[str, Cell]]:
+    """The released settings as cells."""
+    return [
+        {"workload": run.workload, "model": run.model, "setting": run.step.label, **numbers_of(run.measurement)}
+        for run in runs
+    ]
+
+
+def _runs(here: Bench) -> None:
+    runs = history.runs()
+    rows = run_rows(runs)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html('<p class="mo-foot"><b>Released settings</b> of this session. Choose one to pin it, two to compare.</p>')
+        _download("Runs as CSV", rows, "modelopt-runs.csv", "runs-csv")
+    event: Any = st.dataframe(
+        pd.DataFrame(rows), hide_index=True, on_select="rerun", selection_mode="multi-row", key="runs-table",
+        column_config=_config(), height=min(38 + 35 * len(rows), 248), alt="Released settings and their measurements",
+    )  # fmt: skip
+    chosen = [runs[i] for i in event.selection.rows if i < len(runs)]
+    pinned = pin.current(here)
+    with st.container(horizontal=True):
+        one = chosen[0] if len(chosen) == 1 and chosen[0].workload == here.workload.name else None
+        if st.button("Pin as baseline", icon=":material/keep:", disabled=one is None, key="pin-run") and one:
+            pin.pin(here, one.model, (one.step,))
+            st.rerun()
+        if st.button("Unpin", disabled=not pinned.steps, key="unpin-run"):
+            pin.unpin()
+            st.rerun()
+    if len(chosen) == 2:
+        st.html(_side_by_side(here, chosen[0], chosen[1]))
+
+
+def _curve(trial: Trial, knob: str, points: Sequence[Point]) -> None:
+    found = sorted(points, key=lambda p: p.value)
+    rows: list[dict[str, Cell]] = [{knob: p.value, **numbers_of(p.measurement)} for p in found]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(f'<p class="mo-foot"><b>The curve</b>: {len(rows)} measured settings of {escape(knob)}.</p>')
+        _download("Curve as CSV", rows, "modelopt-curve.csv", "curve-csv")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, key="curve-table", column_config=_config(), height=248,
+                 alt=f"Score, size and latency at every measured {knob} of {trial.step.name}")  # fmt: skip
+
+
+def _config() -> dict[str, Any]:
+    return {name: st.column_config.NumberColumn(title, format=form) for name, (title, form) in COLUMNS.items()}
+
+
+def _download(label: str, rows: list[dict[str, Cell]], name: str, key: str) -> None:
+    st.download_button(label, lambda: to_csv(rows), name, "text/csv", key=key, on_click="ignore",
+                       icon=":material/download:", type="tertiary", disabled=not rows)  # fmt: skip
+
+
+def _side_by_side(here: Bench, first: Run, second: Run) -> str:
+    """Two runs as columns, and between them the paired test where both answered the same examples."""
+    a, b = first.measurement, second.measurement
+    lines = [
+        ("score", *(f"{numbers.percent(m.score.value)} ({numbers.percent_interval(m.score)})" for m in (a, b))),
+        ("size", numbers.size(a.size_bytes), numbers.size(b.size_bytes)),
+        ("latency", numbers.milliseconds(a.latency_ms.value), numbers.milliseconds(b.latency_ms.value)),
+        ("MACs", numbers.whole(a.macs), numbers.whole(b.macs)),
+    ]
+    changes = ["", numbers.change(a.size_bytes / b.size_bytes, "smaller", "larger", "same size"), "", ""]
+    changes[3] = cards.fewer(a.macs, b.macs)
+    if first.workload == second.workload == here.workload.name:
+        models = [run.step.apply(load_model(run.workload, run.model), here.workload) for run in (first, second)]
+        found = mo.compare(models[0], models[1], here.workload, runtime=here.runtime, device=here.device)
+        changes[0] = f"{numbers.points(found.delta.value)}, {cards.significance(found)}; {cards.flips(found)}"
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (*line, change)) + "</tr>"
+        for line, change in zip(lines, changes, strict=True)
+    )
+    heads = "".join(f"<th>{escape(f'{run.model} · {run.step.label}')}</th>" for run in (first, second))
+    return (
+        f'<div class="mo-scroll"><table class="mo-table"><thead><tr><th></th>{heads}<th>change</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

@@ -1,0 +1,63 @@
+"""The sidebar: the bench on top, the pages in the middle, view, undo and the link at the foot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from modelopt_core.step import STEPS
+from pages.shared import bench, controls, guess, history, pin
+from pages.shared.copy_link import copy_link
+
+
+def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> None:
+    """pages: section title → its pages; page: the one that is open."""
+    with st.sidebar:
+        bench.choose(here)
+        bench.run_settings()
+        _navigation(pages)
+        st.space("stretch")
+        with st.container(key="foot"):
+            st.segmented_control(
+                "View", bench.VIEWS, format_func=str.capitalize, key="view", required=True, width="stretch",
+                persist_state="session", on_change=guess.forget,
+                help="Learn asks and explains, Tune is dense, Present is large.",
+            )  # fmt: skip
+            step = STEPS[page.title].function if page.title in STEPS else None
+            st.fragment(_buttons, key="history")(page.title, step)
+            copy_link("copy-link")
+            _pinned(here)
+
+
+def _navigation(pages: Mapping[str, Sequence[Any]]) -> None:
+    with st.container(key="pages", gap=None):
+        for section, members in pages.items():
+            if section:
+                st.html(f'<div class="mo-section">{escape(section)}</div>')
+            for member in members:
+                st.page_link(member, label=member.title, width="stretch")
+
+
+def _buttons(title: str, step: Any) -> None:
+    with st.container(horizontal=True):
+        if st.button("Undo", icon=":material/undo:", disabled=not history.can_undo(title), on_click=history.undo,
+                     args=(title,), key="undo", width="stretch", help="The setting before this one."):  # fmt: skip
+            st.rerun()
+        if st.button("Reset", icon=":material/restart_alt:", disabled=step is None, on_click=_reset, args=(step,),
+                     key="reset", width="stretch", help="Every control of this page at its default."):  # fmt: skip
+            st.rerun()
+
+
+def _reset(step: Any) -> None:
+    controls.reset(step)
+    guess.forget()
+
+
+def _pinned(here: bench.Bench) -> None:
+    pinned = pin.current(here)
+    st.html(f'<div class="mo-foot">Baseline pinned: {escape(pinned.label)}<br>{escape(here.where)}</div>')
+    if pinned.steps:
+        st.button("Unpin", on_click=pin.unpin, key="unpin", type="tertiary", icon=":material/keep_off:")

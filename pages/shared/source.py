@@ -1,0 +1,61 @@
+"""The tab Source: what runs. The registered functions themselves, and this setting as Python, JSON and a command."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+import modelopt_core as mo
+from modelopt_core.step import Step
+from pages.shared.trial import Trial
+
+
+def draw(trial: Trial) -> None:
+    """Left the functions that the setting names, right the setting."""
+    functions, setting = st.columns([3, 2], gap="large")
+    with functions:
+        for name, info in type(trial.step).model_fields.items():
+            registry = trial.step.registry(name)
+            if registry is None:
+                continue
+            entry = registry[getattr(trial.step, name)]
+            st.html(f'<p class="mo-foot">{escape(info.title or name)}: <b>{escape(entry.name)}</b></p>')
+            st.code(entry.source, language="python", wrap_lines=True)
+    with setting:
+        st.html('<p class="mo-foot">This setting as Python</p>')
+        st.code(python(trial), language="python", wrap_lines=True)
+        st.html('<p class="mo-foot">as a recipe: save it as recipe.json</p>')
+        st.code(mo.to_json((trial.step,)), language="json")
+        st.html('<p class="mo-foot">and run it without a screen</p>')
+        st.code(command(trial), language="bash", wrap_lines=True)
+
+
+def python(trial: Trial) -> str:
+    """A program that measures what the cards show."""
+    here = trial.bench
+    return "\n".join(
+        [
+            "import modelopt_core as mo",
+            "",
+            f"w = mo.workload({here.workload.name!r})",
+            f"model = mo.baseline({here.workload.name!r}, {here.model_name!r})",
+            f"step = {call(trial.step)}",
+            "small = step.apply(model, w)",
+            f"print(mo.measure(small, w, baseline=model, runtime={here.runtime!r}, device={here.device!r}))",
+        ]
+    )
+
+
+def call(step: Step) -> str:
+    """mo.Prune(ratio=0.5, criterion='l1', …), one line a field."""
+    fields = "".join(f"    {name}={value!r},\n" for name, value in step)
+    return f"mo.{step.name}(\n{fields})"
+
+
+def command(trial: Trial) -> str:
+    """The same on the command line."""
+    here = trial.bench
+    more = "" if here.runtime == "onnx" else f" --runtime {here.runtime}"
+    more += "" if here.device == "cpu" else f" --device {here.device}"
+    return f"modelopt run recipe.json --workload {here.workload.name} --model {here.model_name}{more}"
