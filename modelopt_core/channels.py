@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError
 
@@ -103,18 +103,6 @@ def strongest(scores: Tensor, ratio: float) -> Tensor:
     """Sorted indices of the channels that stay when `ratio` of (C,) scores go; at least one."""
     removed = min(round(ratio * len(scores)), len(scores) - 1)
     return torch.topk(scores, len(scores) - removed).indices.sort().values
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
-    """The model's graph, or one sentence with the remedy."""
-    try:
-        return fx.symbolic_trace(model)
-    except Exception as error:
-        name = type(model).__name__
-        why = str(error).split("\n", 1)[0][:120]
-        raise ModelOptError(
-            f"channels of {name} can't be traced ({why}); prune its parts before building {name}"
-        ) from None
 
 
 def _out_rows(layer: nn.Module) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from modelopt_core.channels import CONVOLUTIONS, NORMS, Group, Member, trace
+from modelopt_core.channels import CONVOLUTIONS, NORMS, Group, Member
+from modelopt_core.tracing import trace
 
 POOLS = (
     nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,

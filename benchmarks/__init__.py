@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a markdown table with machine, date, medians and spreads."""

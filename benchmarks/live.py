@@ -1,0 +1,137 @@
+"""The live bars, core part: what one move of a slider costs. `python -m benchmarks.live`, on an idle machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import onnxruntime
+import torch
+
+import modelopt_core as mo
+from benchmarks.machine import HEADER, machine, row
+from modelopt_core import export, identity, turns
+from modelopt_core.cache import STORE
+from modelopt_core.estimate import mean_interval
+from modelopt_core.measure import PREDICT_THREADS
+from modelopt_core.runtime import predict
+from modelopt_core.sweep import Sweeper
+
+MOVES = 30
+LIMITS = {
+    ("digits", "cnn"): 100,
+    ("digits", "mlp"): 100,
+    ("mnist", "lenet300"): 250,
+    ("mnist", "lenet5"): 1200,
+    ("docstrings", "bag"): 0,
+    ("docstrings", "textcnn"): 0,
+}
+
+
+def settings(seed: int) -> Iterator[mo.Transform]:
+    """Settings as a person would try them, none twice: both techniques, all granularities."""
+    ratios = np.random.default_rng(seed).permutation(np.arange(1, 99))
+    for i in range(MOVES):
+        ratio = float(ratios[i]) / 100
+        yield (
+            mo.Prune(ratio=ratio, granularity="channel"),
+            mo.Prune(ratio=ratio, granularity="weight"),
+            mo.Quantize(bits=1 + i // 3 % 8, per=("tensor", "channel")[i // 24], scheme=("symmetric", "affine")[i % 2]),
+        )[i % 3]
+
+
+def clock(work: Callable[[], object]) -> float:
+    """Milliseconds of one call."""
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1e3
+
+
+def move(step: mo.Transform, model: torch.nn.Module, w: mo.Workload) -> None:
+    """What a released slider asks for."""
+    with turns.waiting():
+        mo.run((step,), [model], w)
+
+
+def unseen_and_again(w: mo.Workload, model: torch.nn.Module, limit: int, name: str) -> Iterator[str]:
+    """L3 on an idle machine and beside a background grid; L4 the same setting again."""
+    goal = f"p95 ≤ {limit}" if limit else "none set"
+    STORE.clear()
+    mo.run((), [model], w)
+    steps = list(settings(0))
+    yield row("L3", f"{name}: a setting never seen", [clock(lambda s=s: move(s, model, w)) for s in steps], goal)
+    yield row("L4", f"{name}: the same setting again", [clock(lambda s=s: move(s, model, w)) for s in steps], "≤ 5")
+    STORE.clear()
+    mo.run((), [model], w)
+    grid = Sweeper().request(name, 100, lambda: mo.curve(mo.Prune(criterion="random"), "ratio", model, w, points=100))
+    times = []
+    for step in steps:
+        time.sleep(0.2)  # a person thinks; the grid goes on
+        times.append(clock(lambda s=step: move(s, model, w)))
+    yield row("L3", f"{name}: the same beside a background grid ({len(grid.points)} points)", times, "reported")
+    grid.done = True
+
+
+def combining(w: mo.Workload, model: torch.nn.Module) -> str:
+    """L5: five members, 10,000 examples, new weights: score with its interval from kept predictions."""
+    members = [mo.Quantize(bits=b).apply(model, w) for b in (3, 4, 5, 6, 7)]
+    kept = torch.stack([mo.predictions(m, w).outputs.log_probabilities for m in members])  # (5, n, K)
+    draw = np.random.default_rng(0)
+
+    def reweight() -> None:
+        weights = torch.from_numpy(draw.dirichlet(np.ones(5)).astype(np.float32))
+        mixed = mo.Outputs(torch.einsum("m,mnk->nk", weights, kept))
+        mean_interval(w.example_scores(mixed, w.val.targets).numpy())
+
+    return row(
+        "L5",
+        f"new weights for 5 kept members, {kept.shape[1]:,} examples",
+        [clock(reweight) for _ in range(100)],
+        "≤ 5",
+    )
+
+
+def against_onnx_runtime(w: mo.Workload, model: torch.nn.Module, name: str) -> str:
+    """Evaluation of the whole val split against a plain session on the same graph, batch and threads, interleaved."""
+    ready = mo.compile(model, w)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = PREDICT_THREADS
+    plain = onnxruntime.InferenceSession(
+        export.onnx_bytes(model, w.example), options, providers=["CPUExecutionProvider"]
+    )
+    inputs = w.val.inputs
+
+    def theirs() -> None:
+        for part in inputs.split(250):
+            plain.run(None, {export.INPUT: part.numpy()})
+
+    def ours() -> None:
+        predict(ready, inputs, threads=PREDICT_THREADS)
+
+    ours(), theirs()
+    pairs = [(clock(ours), clock(theirs)) for _ in range(15)]
+    ratios = [a / b for a, b in pairs]
+    low, median, high = np.percentile(ratios, [25, 50, 75])
+    spread = f"{median:.3f} × | {low:.3f} – {high:.3f} | | {max(ratios):.3f} × | ≤ 1.1 ×"
+    return f"| eval | {name}: ours / ONNX Runtime, {len(inputs):,} examples | 15 | {spread} |"
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(2)
+    print(f"{machine()}\n\n{HEADER}", flush=True)
+    for (workload, name), limit in LIMITS.items():
+        w, model = mo.workload(workload), mo.baseline(workload, name)
+        for line in unseen_and_again(w, model, limit, f"{workload} {name}"):
+            print(line, flush=True)
+    w = mo.workload("mnist")
+    print(combining(w, mo.baseline("mnist", "lenet300")), flush=True)
+    for name in ("lenet300", "lenet5"):
+        print(against_onnx_runtime(w, mo.baseline("mnist", name), f"mnist {name}"), flush=True)
+    hashing = [clock(lambda: identity.key(mo.baseline("mnist", "lenet300"))) for _ in range(20)]
+    print(row("", "a fresh copy of a baseline with its key", hashing, ""), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The contract, over everything that is registered. A new criterion, step or workload is tested by being there."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import modelopt_core as mo
+from modelopt_core import identity
+from modelopt_core.events import silent
+from modelopt_core.prune import Stats
+from modelopt_core.quantize import RoundingContext
+from modelopt_core.zoo import ZOO
+
+PAIRS = [("digits", "cnn"), ("digits", "mlp"), ("docstrings", "bag"), ("docstrings", "textcnn")]
+STEPS = [
+    *(mo.Prune(criterion=c, granularity=g, ratio=0.5) for c in mo.CRITERIA for g in ("weight", "channel")),
+    mo.Prune(scope="global", ratio=0.3),
+    *(mo.Quantize(observer=o, scheme=s) for o in mo.OBSERVERS for s in ("symmetric", "affine") if mo.OBSERVERS[o][s]),
+    *(mo.Quantize(rounding=r, bits=3, per="tensor") for r in mo.ROUNDINGS),
+]
+REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS]
+SIZES = [(1, 1), (1, 7), (3, 1), (4, 5), (16, 9)]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def bits_of(model: torch.nn.Module) -> bytes:
+    return b"".join(t.detach().numpy().tobytes() for t in model.state_dict().values())
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="/".join)
+@pytest.mark.parametrize("step", STEPS, ids=lambda s: s.label)
+def test_transform(step, pair):
+    """Input bit-identical (R11); same seed, same result; eval mode and finite; the same answers' shape."""
+    w, model = mo.workload(pair[0]), mo.baseline(*pair)
+    before, key = bits_of(model), identity.key(model)
+    result = step.apply(model, w, seed=1)
+    again = step.apply(mo.baseline(*pair), w, seed=1)
+    assert bits_of(model) == before
+    assert identity.key(model) == key
+    assert bits_of(result) == bits_of(again)
+    assert not result.training
+    inputs = w.val.inputs[:5]
+    with torch.no_grad():
+        assert torch.isfinite(result(inputs)).all()
+        assert result(inputs).shape == model(inputs).shape
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="/".join)
+@pytest.mark.parametrize("ratio", [0.0, 0.001, 0.999])
+def test_edges_of_the_ratio(pair, ratio):
+    w, model = mo.workload(pair[0]), mo.baseline(*pair)
+    for granularity in ("weight", "channel"):
+        m = mo.measure(mo.Prune(ratio=ratio, granularity=granularity).apply(model, w), w, baseline=model)
+        assert m.nonzero >= 1
+        assert m.size_bytes > 0
+        assert 0 <= m.score.low <= m.score.value <= m.score.high <= 1
+        assert 0 < m.latency_ms.value < float("inf")
+
+
+@pytest.mark.parametrize("step", [*STEPS, mo.Finetune(epochs=1)], ids=lambda s: s.label)
+def test_steps_are_data(step):
+    assert mo.from_json(mo.to_json([step])) == (step,)
+    assert hash(type(step)(**step.model_dump())) == hash(step)
+    json.dumps(type(step).model_json_schema())
+    for name, field in type(step).model_fields.items():
+        assert field.description, f"{step.name}.{name} has no help"
+        assert field.title, f"{step.name}.{name} has no title"
+    assert step.name in mo.STEPS
+
+
+@pytest.mark.parametrize("entry", [e for r in REGISTRIES for e in r.values()], ids=lambda e: e.name)
+def test_docstring_says_what_and_source(entry):
+    text = inspect.getdoc(entry.function)
+    assert "->" in text.split("\n\n")[0], "the first lines give the shapes"
+    assert "Source: " in text
+    assert entry.source.startswith("@")
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("entry", list(mo.CRITERIA.values()), ids=lambda e: e.name)
+def test_criterion(entry, shape):
+    weight = torch.randn(shape, generator=generator())
+    scores = entry(Stats(weight, generator()))
+    assert scores.shape in (weight.shape, weight.shape[:1])
+    assert torch.isfinite(entry(Stats(torch.zeros(shape), generator()))).all()
+    if entry["equivariant"]:
+        order = torch.randperm(shape[0], generator=generator())
+        torch.testing.assert_close(entry(Stats(weight[order], generator())), scores[order])
+
+
+@pytest.mark.parametrize("levels", [2, 3, 15, 255, 256])
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("entry", list(mo.OBSERVERS.values()), ids=lambda e: e.name)
+def test_observer(entry, shape, levels):
+    for rows in (torch.randn(shape, generator=generator()), torch.zeros(shape), torch.full(shape, -3.0)):
+        scale, zero_point = entry(rows, levels)
+        assert scale.shape == zero_point.shape == (shape[0],)
+        assert torch.isfinite(scale).all()
+        assert (scale > 0).all()
+        assert ((zero_point >= -1e-3) & (zero_point <= levels - 1 + 1e-3)).all()
+
+
+@pytest.mark.parametrize("levels", [2, 3, 15, 256])
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("entry", list(mo.ROUNDINGS.values()), ids=lambda e: e.name)
+def test_rounding(entry, shape, levels):
+    for weight in (torch.randn(shape, generator=generator()), torch.zeros(shape)):
+        ones = torch.ones(shape[0], 1)
+        codes = entry(RoundingContext(weight, ones * 0.1, ones * (levels // 2), levels, generator(), silent))
+        assert codes.shape == weight.shape
+        assert torch.equal(codes, codes.round())
+        assert ((codes >= 0) & (codes <= levels - 1)).all()
+
+
+@pytest.mark.parametrize("name", ["digits", "docstrings", pytest.param("mnist", marks=pytest.mark.mnist)])
+def test_workload(name):
+    """Splits are disjoint, the task's shapes fit together, every baseline beats chance by far."""
+    w = mo.workload(name)
+    ids = [set(map(str, w.split(s).ids)) for s in ("train", "val", "test")]
+    assert not (ids[0] & ids[1])
+    assert not (ids[0] & ids[2])
+    assert not (ids[1] & ids[2])
+    assert all(len(w.split(s).ids) == len(w.split(s)) for s in ("train", "val", "test"))
+    for model_name in w.models:
+        said = mo.predictions(mo.baseline(name, model_name), w)
+        n = len(w.val)
+        assert said.scores.shape == said.confidence.shape == (n,)
+        assert ((said.confidence >= 0) & (said.confidence <= 1)).all()
+        assert said.scores.mean() > w.chance + 0.3
+    assert set(w.models) == {full.split("/")[1] for full in ZOO if full.startswith(f"{name}/")}
+    assert w.show is not None
+    assert w.show("val", 0) is not None
+
+
+def test_public_names_are_one_list():
+    from modelopt_core import api
+
+    assert set(mo.__all__) == {
+        n for n in vars(api) if not n.startswith("_") and n not in ("modelopt_core", "annotations")
+    }
+    with pytest.raises(AttributeError, match="modelopt_core has no 'Distil'; choose from"):
+        mo.Distil  # noqa: B018
+    for name in ("measure", "layers", "workload"):
+        assert callable(getattr(mo, name)), "the function, not the module of the same name"
+
+
+PROGRAM = """
+import hashlib, torch, modelopt_core as mo
+torch.set_num_threads(1)
+w, model = mo.workload("digits"), mo.baseline("digits", "cnn")
+recipe = (mo.Prune(ratio=0.3, criterion="random"), mo.Finetune(epochs=1), mo.Quantize(bits=4))
+text = []
+for _ in range(10):
+    from modelopt_core.cache import STORE
+    STORE.clear()
+    stages = mo.run(recipe, [model], w, seed=5)
+    state = b"".join(t.numpy().tobytes() for t in stages[-1].model.state_dict().values())
+    text.append(hashlib.sha256(state).hexdigest() + repr([s.measurement.score for s in stages]))
+assert len(set(text)) == 1, text
+print(text[0])
+"""
+
+
+def test_same_recipe_seed_and_threads_is_bit_identical_in_two_processes():
+    """R12: 10 of 10 in each of two processes."""
+    runs = [subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True) for _ in "ab"]
+    assert runs[0].stdout == runs[1].stdout != ""
