@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[2]  # holds app.py, in a checkout and in the wheel's modelopt_studio
-WARM = ("modelopt_core.prune", "modelopt_core.zoo", "onnxruntime", "plotly.graph_objects")
+WARM = ("modelopt_core.api", "onnxruntime", "plotly.graph_objects")
 YEAR = "public, max-age=31536000, immutable"
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def content_security_policy() -> str:
     return "; ".join(f"{name} {sources}" for name, sources in rules.items())
 
 
-class SecurityHeaders:
-    """ASGI middleware: the same protective headers on every HTTP response."""
+class Headers:
+    """ASGI middleware: protective headers on every HTTP response; plotly.min.js fetched early and kept."""
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
         self.app = app
@@ -72,6 +72,8 @@ class SecurityHeaders:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from pages.shared.dial import plotly_url
+
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -81,7 +83,11 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                extra = {**self.headers, **({"cache-control": YEAR} if versioned and message["status"] == 200 else {})}
+                extra = dict(self.headers)
+                if versioned and message["status"] == 200:
+                    extra["cache-control"] = YEAR
+                if (b"content-type", b"text/html; charset=utf-8") in message["headers"]:
+                    extra["link"] = f"</{plotly_url()}>; rel=preload; as=script"  # beside Streamlit's own 85 files
                 message["headers"] = _merged(message, extra)
             await send(message)
 
@@ -111,7 +117,7 @@ def build(*, browser: bool = False) -> App:
     # Streamlit itself checks the Host of WebSockets only.
     hosts = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text("utf-8"))["server"]["allowedHosts"]
     middleware = [
-        Middleware(SecurityHeaders, policy=content_security_policy()),
+        Middleware(Headers, policy=content_security_policy()),
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
     ]
     return App(ROOT / "app.py", lifespan=lifespan, middleware=middleware)

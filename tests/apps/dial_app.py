@@ -26,6 +26,8 @@ def row(x: float) -> dict[str, float]:
 
 
 mode = st.query_params.get("mode", "full")
+if mode == "boom":
+    raise RuntimeError("a secret of the server")
 slow = 1.5 if mode == "slow" else 1.0
 xs = [round(i * 0.99 / (GRID - 1), 4) for i in range(GRID)]
 if mode == "bits":

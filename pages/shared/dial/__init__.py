@@ -23,6 +23,8 @@ __all__ = ["dial", "point"]
 
 HERE = Path(__file__).parent
 PLOTLY = "modelopt.plotly"  # the name under which Streamlit serves the folder of plotly.min.js
+PLOTLY_URL = f"_stcore/bidi-components/{PLOTLY}/plotly.min.js?v={importlib.metadata.version('plotly')}"
+ASSETS = "package_data"  # where the plotly package keeps it
 LOG_DIGITS = 3  # significant digits of a value on a log scale; dial.js rounds the same way
 
 _component = st.components.v2.component(
@@ -180,10 +182,12 @@ def plotly_url() -> str:
     It is registered as a component's folder of assets, the one way that is the same for a checkout, an installed
     wheel and a plain `streamlit run app.py`. Once per server; 4.8 MB that are in no message.
     """
-    spec = importlib.util.find_spec("plotly")  # plotly itself isn't imported: 0.2 s
     manager = get_bidi_component_manager()
-    if spec and spec.submodule_search_locations and manager.get(PLOTLY) is None:
-        project, name = PLOTLY.split(".")
-        manifest = ComponentManifest(name=project, version="1", components=[ComponentConfig(name, "package_data")])
-        manager.register_from_manifest(manifest, Path(spec.submodule_search_locations[0]))
-    return f"_stcore/bidi-components/{PLOTLY}/plotly.min.js?v={importlib.metadata.version('plotly')}"
+    if manager.get(PLOTLY) is None:
+        spec = importlib.util.find_spec("plotly")  # plotly itself isn't imported: 0.2 s
+        package = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else Path()
+        if (package / ASSETS).is_dir():  # else the browser finds nothing there, and the Dial says so
+            project, name = PLOTLY.split(".")
+            manifest = ComponentManifest(name=project, version="1", components=[ComponentConfig(name, ASSETS)])
+            manager.register_from_manifest(manifest, package)
+    return PLOTLY_URL

@@ -16,7 +16,7 @@ Points: TypeAlias = Sequence[Row] | Mapping[str, Sequence[float | bool | None]]
 
 REQUIRED = ("x", "score", "size_bytes", "latency_ms")
 OPTIONAL = ("score_low", "score_high", "latency_ratio", "latency_ratio_low", "latency_ratio_high", "measured")
-MOST_POINTS = 5_000  # per trace; more can't be told apart on a screen
+MOST_POINTS = 1_000  # as many as a plot has pixels, and the message stays below 100 KB
 DECIMALS = 2  # of a per cent: a tenth of a pixel in a plot 1,000 pixels high
 DIGITS = 6  # significant digits of everything else
 

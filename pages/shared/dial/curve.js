@@ -138,7 +138,15 @@ function layout(data, theme, top, scale, hidden) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font,
-    xaxis: { ...axis, ...ticks, type: log ? "log" : "linear", range: fullRange(data) },
+    legend: { traceorder: "reversed" }, // the order in the hover box: score, size, latency
+    xaxis: {
+      ...axis,
+      ...ticks,
+      type: log ? "log" : "linear",
+      range: fullRange(data),
+      showspikes: false, // its line would look like the marker
+      unifiedhovertitle: { text: `${data.symbol} = %{x}` },
+    },
     yaxis: { ...axis, range: [0, top], ticksuffix: " %", dtick: top <= 140 ? 20 : undefined },
   };
 }

@@ -1,0 +1,364 @@
+"""The Dial: its columns and stops by hand, then one real browser on tests/apps/dial_app.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks.browser import CHROMIUM_ARGUMENTS, drag
+from modelopt_core.errors import ModelOptError
+from modelopt_core.estimate import Estimate
+from pages.shared.dial import _Knob, point, summary
+from pages.shared.dial.columns import MOST_POINTS, to_columns
+from tests.serving import lay_out, served
+
+BASELINE = {"size_bytes": 200, "latency_ms": 0.5}
+MOST_BYTES = 100_000  # L7: message per knob
+
+
+def row(x: float, score: float = 0.5, **more: Any) -> dict[str, Any]:
+    return {"x": x, "score": score, "size_bytes": 50, "latency_ms": 0.25} | more
+
+
+# --- columns ----------------------------------------------------------------------------------------------------
+
+
+def test_columns_by_hand() -> None:
+    columns = to_columns([row(0.5, 1 / 3), row(0.0, 1.0)], BASELINE)
+    assert columns == {
+        "x": [0.0, 0.5],
+        "score": [100.0, 33.33],
+        "size": [25.0, 25.0],
+        "latency": [50.0, 50.0],
+        "ms": [0.25, 0.25],
+    }
+
+
+def test_columns_from_rows_and_from_columns_are_the_same() -> None:
+    rows = [row(0.1, score_low=0.4, score_high=0.6), row(0.2, score_low=0.3, score_high=0.7)]
+    assert to_columns({name: [r[name] for r in rows] for name in rows[0]}, BASELINE) == to_columns(rows, BASELINE)
+
+
+def test_ratio_of_the_interleaved_baseline_counts_before_milliseconds() -> None:
+    columns = to_columns([row(0.1, latency_ratio=0.4, latency_ratio_low=0.3, latency_ratio_high=0.5)], BASELINE)
+    assert (columns["latency_low"], columns["latency"], columns["latency_high"]) == ([30.0], [40.0], [50.0])
+    assert columns["ms"] == [0.25]
+
+
+def test_later_row_counts_and_what_is_not_finite_becomes_none() -> None:
+    columns = to_columns([row(0.1, 0.2), row(0.1, float("nan")), row(float("inf"))], BASELINE)
+    assert columns["x"] == [0.1]
+    assert columns["score"] == [None]
+    json.dumps(columns, allow_nan=False)
+
+
+def test_measured_is_sent_only_where_a_point_is_not() -> None:
+    assert "measured" not in to_columns([row(0.1, measured=True)], BASELINE)
+    assert to_columns([row(0.1, measured=True), row(0.2, measured=False)], BASELINE)["measured"] == [True, False]
+
+
+@pytest.mark.parametrize("points", [[], {"x": [], "score": [], "size_bytes": [], "latency_ms": []}])
+def test_no_points_yet(points: Any) -> None:
+    assert all(column == [] for column in to_columns(points, BASELINE).values())
+
+
+@pytest.mark.parametrize(
+    ("points", "baseline", "text"),
+    [
+        ([{"x": 1, "score": 1}], BASELINE, "points lack size_bytes, latency_ms; a point has x, score, size_bytes"),
+        (
+            {"x": [1, 2], "score": [1], "size_bytes": [1], "latency_ms": [1]},
+            BASELINE,
+            "columns of 1, 2 points; give all of them one length",
+        ),
+        ([row(x) for x in range(MOST_POINTS + 1)], BASELINE, f"{MOST_POINTS + 1} points in one curve; at most"),
+        (
+            [row(1)],
+            {"size_bytes": 0, "latency_ms": 1},
+            "baseline size_bytes is 0; per cent of it need a number above 0",
+        ),
+        ([row(1)], {"size_bytes": 1}, "baseline latency_ms is None"),
+    ],
+)
+def test_points_that_cannot_be_drawn(points: Any, baseline: Any, text: str) -> None:
+    with pytest.raises(ModelOptError, match=text):
+        to_columns(points, baseline)
+
+
+def test_point_of_a_measurement() -> None:
+    measurement: Any = SimpleNamespace(
+        score=Estimate(0.9, 0.8, 0.95, 100, "simulated"),
+        size_bytes=50,
+        latency_ms=Estimate(0.2, 0.1, 0.3, 20, "measured"),
+        speedup=Estimate(2.0, 1.6, 2.5, 20, "measured"),
+    )
+    columns = to_columns([point(0.5, measurement)], BASELINE)
+    assert (columns["latency_low"], columns["latency"], columns["latency_high"]) == ([40.0], [50.0], [62.5])
+    assert (columns["score_low"], columns["score_high"], columns["measured"]) == ([80.0], [95.0], [False])
+
+
+def test_largest_message_stays_small(root: Path) -> None:
+    full = row(0.123456, 0.987654, score_low=0.98, score_high=0.99, latency_ratio=0.54321, latency_ms=0.0123456)
+    points = [
+        full | {"x": x / MOST_POINTS, "latency_ratio_low": 0.5, "latency_ratio_high": 0.6} for x in range(MOST_POINTS)
+    ]
+    code = sum((root / "pages/shared/dial" / name).stat().st_size for name in ("curve.js", "dial.js", "dial.css"))
+    assert len(json.dumps(to_columns(points, BASELINE))) + code < MOST_BYTES
+
+
+# --- stops ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "stop"),
+    [
+        (_Knob(0, 0.99, 0.01, "linear"), 0.6249, 0.62),
+        (_Knob(0, 0.99, 0.01, "linear"), 7, 0.99),
+        (_Knob(0, 0.99, 0.01, "linear"), -1, 0),
+        (_Knob(0, 0.99, 0.01, "linear"), float("nan"), 0),
+        (_Knob(1, 8, 1, "linear"), 4.4, 4),
+        (_Knob(0.05, 1, 0.1, "linear"), 0.22, 0.25),
+        (_Knob(1e-4, 1e-1, 0.5, "log"), 0.004, 0.00316),
+        (_Knob(1e-4, 1e-1, 0.5, "log"), 0.1, 0.1),
+    ],
+)
+def test_snap(knob: _Knob, value: float, stop: float) -> None:
+    assert knob.snap(value) == stop
+    assert knob.snap(stop) == stop
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ((0, 1, 0.1, "cube"), "unknown scale 'cube'; choose from linear, log"),
+        ((1, 1, 0.1, "linear"), "the knob goes from 1 to 1; low must be below high"),
+        ((float("nan"), 1, 0.1, "linear"), "low must be below high"),
+        ((0, 1, 0.1, "log"), "a log scale can't begin at 0; low must be above 0"),
+        ((0, 1, 0, "linear"), "step is 0; it must be above 0"),
+    ],
+)
+def test_impossible_knobs(limits: Any, text: str) -> None:
+    with pytest.raises(ModelOptError, match=text):
+        _Knob(*limits)
+
+
+def test_a_release_is_read_once_and_only_a_number_is_believed() -> None:
+    knob = _Knob(0, 1, 0.1, "linear")
+    assert knob.read({"release": {"value": 0.31, "n": 1}}, seen=0) == (0.3, 1)
+    assert knob.read({"release": {"value": 0.31, "n": 1}}, seen=1) == (None, 1)
+    assert knob.read({"release": {"value": 1e99, "n": 2}}, seen=1) == (1.0, 2)
+    for hostile in (None, {}, {"release": None}, {"release": [1]}, {"release": {"value": "<b>", "n": 3}}, "text", 3):
+        assert knob.read(hostile, seen=1) == (None, 1)
+
+
+def test_short_knobs_show_every_stop() -> None:
+    assert _Knob(1, 4, 1, "linear").ticks() == [(1, "1"), (2, "2"), (3, "3"), (4, "4")]
+    assert _Knob(0, 0.99, 0.01, "linear").ticks() is None
+
+
+def test_summary_says_both_ends() -> None:
+    assert summary("Ratio", "p", to_columns([], BASELINE)) == "Response curve of Ratio: nothing measured yet."
+    text = summary("Ratio", "p", to_columns([row(0), row(0.9, float("nan"))], BASELINE))
+    assert text == (
+        "Response curve of Ratio, 2 points: at p = 0 score 50 %, size 25 %, latency 50 % of the baseline; "
+        "at p = 0.9 score unknown, size 25 %, latency 50 % of the baseline."
+    )
+
+
+# --- in the browser ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("dial") / "studio"
+    with served(lay_out(root, folder, root / "tests/apps/dial_app.py"), root, "--no-browser") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is in the extra `test`")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light", has_touch=True)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.errors = errors
+    yield page
+    context.close()
+
+
+def opened(page: Any, address: str, mode: str = "full") -> Any:
+    """The page with its curve drawn; returns the slider."""
+    page.goto(f"{address}/?mode={mode}")
+    page.wait_for_selector(".dial .plot .main-svg")
+    return page.locator(".dial input[type=range]")
+
+
+def held(page: Any, value: str) -> None:
+    """Wait until Python holds the value and the handle shows it."""
+    page.get_by_text(f"held {value} after").wait_for()
+
+
+PLOT_RANGE = "plot => [plot._fullLayout.xaxis.range, plot._fullLayout.yaxis.range]"
+
+
+@pytest.mark.browser
+def test_drag_sends_nothing_and_release_sends_once(page: Any, address: str) -> None:
+    opened(page, address)
+    recorded = drag(page)
+    assert recorded.messages == 0
+    assert recorded.same_node
+    assert recorded.removed == 0
+    assert len(recorded.work_ms) > 10
+    label = page.locator(".dial .label").inner_text()
+    assert label != "p = 0.62"
+    page.get_by_text(f"held {float(label.removeprefix('p = ')):g} after 2 runs").wait_for()
+    assert page.errors == []
+
+
+@pytest.mark.browser
+def test_new_points_keep_zoom_handle_and_node(page: Any, address: str) -> None:
+    slider = opened(page, address, "stream")
+    plot = page.locator(".dial .plot")
+    plot.evaluate("plot => { globalThis.kept = plot; }")
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 600, box["y"] + 200, steps=5)
+    page.mouse.up()
+    zoomed = plot.evaluate(PLOT_RANGE)
+    assert zoomed[0][0] > 0.05
+    recorded = drag(page, moves=40)
+    assert recorded.same_node
+    assert recorded.removed == 0
+    page.get_by_text("with 101 points").wait_for()
+    assert plot.evaluate(PLOT_RANGE) == zoomed
+    assert plot.evaluate("plot => plot === globalThis.kept")
+    held(page, f"{float(slider.input_value()):g}")
+    page.get_by_role("button", name="reset zoom").click()
+    assert plot.evaluate(PLOT_RANGE) == [[0, 0.99], [0, 105]]
+
+
+@pytest.mark.browser
+def test_keyboard_burst_is_one_release(page: Any, address: str) -> None:
+    slider = opened(page, address)
+    slider.focus()
+    for key in ("ArrowLeft", "ArrowLeft", "PageUp"):
+        slider.press(key)
+    page.get_by_text("held 0.7 after 2 runs").wait_for()
+    assert slider.get_attribute("aria-label") == "Share of weights removed"
+    assert slider.get_attribute("aria-valuetext").startswith("p = 0.70: about score 9")
+    slider.press("Home")
+    held(page, "0")
+    assert slider.get_attribute("aria-valuetext") == (
+        "p = 0.00: score 97.9 %, size 100.0 %, latency 100.0 % of baseline"
+    )
+
+
+@pytest.mark.browser
+def test_touch_moves_the_handle(page: Any, address: str) -> None:
+    slider = opened(page, address)
+    box = slider.bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    page.get_by_text("after 2 runs").wait_for()
+    assert abs(float(slider.input_value()) - 0.25) < 0.02
+
+
+@pytest.mark.browser
+def test_python_moves_the_handle_and_a_click_on_the_plot_does(page: Any, address: str) -> None:
+    slider = opened(page, address)
+    page.get_by_role("button", name="reset", exact=True).click()
+    held(page, "0")
+    page.wait_for_function("s => s.value === '0'", arg=slider.element_handle())
+    box = page.locator(".dial .plot").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2 - 5, box["y"] + 100)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 100, steps=5)
+    page.wait_for_timeout(200)  # Plotly takes a click for a click only where it hovers
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 100)
+    page.wait_for_function("s => Math.abs(s.value - 0.48) < 0.03", arg=slider.element_handle())
+    held(page, f"{float(slider.input_value()):g}")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("mode", ["full", "bits", "log", "present"])
+def test_thumb_stands_under_the_marker(page: Any, address: str, mode: str) -> None:
+    slider = opened(page, address, mode)
+    slider.focus()
+    for key in ("Home", "PageUp", "End"):
+        slider.press(key)
+        page.wait_for_timeout(100)
+        marker, label = (page.locator(f".dial .{name}").bounding_box() for name in ("marker", "label"))
+        assert abs(marker["x"] + marker["width"] / 2 - label["x"] - label["width"] / 2) < 1
+        thumb = slider.evaluate(
+            """s => {
+              const box = s.getBoundingClientRect();
+              const radius = 9 * getComputedStyle(s).getPropertyValue("--scale"); // as dial.css draws the thumb
+              return box.left + radius + (s.value - s.min) / (s.max - s.min) * (box.width - 2 * radius);
+            }"""
+        )
+        assert abs(marker["x"] + marker["width"] / 2 - thumb) < 1
+
+
+@pytest.mark.browser
+def test_learn_hides_the_curves_until_the_first_release(page: Any, address: str) -> None:
+    slider = opened(page, address, "learn")
+    plot = page.locator(".dial .plot")
+    assert plot.evaluate("plot => plot.data.length") == 0
+    assert slider.get_attribute("aria-valuetext") == "p = 0.62"
+    assert page.locator(".dial .question").is_visible()
+    slider.press("ArrowRight")
+    page.wait_for_function("plot => plot.data.length === 4", arg=plot.element_handle())
+    assert not page.locator(".dial .question").is_visible()
+    slider.press("End")
+    page.locator(".dial .guess").wait_for()
+
+
+@pytest.mark.browser
+def test_latency_above_the_baseline_gets_room(page: Any, address: str) -> None:
+    opened(page, address, "slow")
+    assert page.locator(".dial .plot").evaluate(PLOT_RANGE)[1] == [0, 160]
+
+
+@pytest.mark.browser
+def test_colours_follow_the_theme_without_a_reload(page: Any, address: str) -> None:
+    opened(page, address)
+    colour = "plot => plot.data.find(trace => trace.name === 'score').line.color"
+    plot = page.locator(".dial .plot")
+    assert plot.evaluate(colour) == "#2563eb"
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"plot => ({colour})(plot) === '#60a5fa'", arg=plot.element_handle())
+
+
+@pytest.mark.browser
+def test_without_plotly_the_slider_works_and_says_so(page: Any, address: str) -> None:
+    page.route("**/plotly.min.js*", lambda route: route.abort())
+    page.goto(f"{address}/?mode=full")
+    page.get_by_text("The curve can't be drawn: plotly.min.js is not reachable. The slider works.").wait_for()
+    page.locator(".dial input").press("ArrowRight")
+    held(page, "0.63")
+
+
+@pytest.mark.browser
+def test_messages_are_small_and_the_picture_has_words(page: Any, address: str) -> None:
+    sizes: list[int] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda data: sizes.append(len(data))))
+    slider = opened(page, address)
+    slider.press("ArrowRight")
+    held(page, "0.63")
+    assert max(sizes) < MOST_BYTES
+    assert page.get_by_role("img", name="Response curve of Share of weights removed, 101 points").count() == 1

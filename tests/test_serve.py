@@ -1,0 +1,157 @@
+"""The launcher: its settings (R8), answers to strangers, and that it works from any folder, laid out as installed."""
+
+from __future__ import annotations
+
+import socket
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving import lay_out, served
+
+PLOTLY = "/_stcore/bidi-components/modelopt.plotly/plotly.min.js"
+
+
+@pytest.fixture(scope="module")
+def launcher(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lay_out(root, tmp_path_factory.mktemp("serve") / "modelopt_studio", root / "tests/apps/dial_app.py")
+
+
+@pytest.fixture(scope="module")
+def address(root: Path, launcher: Path) -> Iterator[str]:
+    with served(launcher, root, "--no-browser") as url:
+        yield url
+
+
+def ask(url: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]:
+    """(status, headers, body), for refusals too."""
+    request = urllib.request.Request(url, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.headers, refusal.read()
+
+
+def test_shipped_settings(root: Path) -> None:
+    settings = tomllib.loads((root / ".streamlit/config.toml").read_text("utf-8"))
+    server = settings["server"]
+    assert server["address"] == "127.0.0.1"
+    assert set(server["allowedHosts"]) == {"localhost", "127.0.0.1"}
+    assert server["enableXsrfProtection"]
+    assert server["enableCORS"]
+    assert server["maxUploadSize"] == 50
+    assert settings["client"]["showErrorDetails"] == "none"
+    assert settings["browser"]["gatherUsageStats"] is False
+
+
+def test_every_setting_is_one_that_streamlit_knows(root: Path) -> None:
+    from streamlit import config
+
+    settings = tomllib.loads((root / ".streamlit/config.toml").read_text("utf-8"))
+
+    def names(table: dict[str, Any], above: str) -> Iterator[str]:
+        for name, value in table.items():
+            yield from names(value, f"{above}{name}.") if isinstance(value, dict) else (f"{above}{name}",)
+
+    for name in names(settings, ""):
+        assert config.is_manually_set(name) in (True, False)  # raises for an unknown name
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb. Source: WCAG 2.2, definition of relative luminance."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_text_can_be_read_on_every_surface(root: Path, mode: str) -> None:
+    theme = tomllib.loads((root / ".streamlit/config.toml").read_text("utf-8"))["theme"][mode]
+    for surface in (theme["backgroundColor"], theme["sidebar"]["backgroundColor"], theme["codeBackgroundColor"]):
+        for ink in ("textColor", "grayTextColor"):
+            light, dark = sorted((luminance(theme[ink]), luminance(surface)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{ink} {theme[ink]} on {surface}"
+
+
+def test_protective_headers_on_every_answer(address: str) -> None:
+    for path in ("/", "/_stcore/health", "/_stcore/bidi-components/none/none.js"):
+        _, headers, _ = ask(address + path)
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe-eval" not in policy
+        assert "'unsafe-inline'" not in policy.split("script-src")[1].split(";")[0]
+
+
+def test_strangers_are_refused(address: str) -> None:
+    assert ask(address, Host="evil.example")[0] == 400
+    assert ask(f"{address}/_stcore/health", Host="127.0.0.1.evil.example")[0] == 400
+    assert ask(f"{address}/_stcore/upload_file/a/b", method="PUT")[0] == 403  # no XSRF token
+    port = int(address.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), 5) as line:
+        line.sendall(
+            b"GET /_stcore/stream HTTP/1.1\r\nHost: evil.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        assert b" 101 " not in line.recv(200).splitlines()[0]
+
+
+def test_other_addresses_of_this_machine_do_not_answer(address: str) -> None:
+    port = int(address.rsplit(":", 1)[1])
+    with pytest.raises(OSError):  # noqa: PT011  refused, or no such address: both will do
+        socket.create_connection(("127.0.0.2", port), 2)
+
+
+def test_plotly_is_one_file_that_the_browser_keeps(address: str) -> None:
+    import plotly
+
+    link = ask(address)[1]["Link"]
+    path, version = link[1:].split(">")[0].split("?v=")
+    assert path == PLOTLY
+    assert version == plotly.__version__
+    status, headers, body = ask(f"{address}{PLOTLY}?v={version}", **{"Accept-Encoding": "gzip"})
+    assert status == 200
+    assert body == (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
+    assert "immutable" in headers["Cache-Control"]
+    assert ask(f"{address}{PLOTLY.replace('plotly.min.js', '%2e%2e/__init__.py')}")[0] in (400, 404)
+
+
+def test_browser_is_opened_when_asked(root: Path, launcher: Path) -> None:
+    told = launcher.parent / "told"
+    script = launcher.parent / "browser.sh"
+    script.write_text(f'#!/bin/sh\nprintf %s "$1" > {told}\n', "utf-8")
+    script.chmod(0o755)
+    with served(launcher, root, BROWSER=f"{script} %s") as url:
+        for _ in range(100):
+            if told.exists() and told.read_text("utf-8"):
+                break
+            time.sleep(0.1)
+    assert told.read_text("utf-8") == url
+
+
+@pytest.mark.browser
+def test_viewers_see_no_traceback(address: str, chromium: str) -> None:
+    from benchmarks.browser import CHROMIUM_ARGUMENTS
+
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is in the extra `test`")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page()
+        page.goto(f"{address}/?mode=boom")
+        alert = page.locator("[data-testid=stException], [role=alert]").first
+        alert.wait_for(timeout=20_000)
+        text = page.locator("body").inner_text()
+        browser.close()
+    assert "secret" not in text
+    assert "Traceback" not in text
+    assert "dial_app" not in text
