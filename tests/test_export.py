@@ -21,10 +21,10 @@ from modelopt_core.models import Spec, build
 SPECS = [
     Spec("mlp", (("sizes", (64, 7, 10)),), (1, 8, 8)),
     Spec("cnn", (), (1, 8, 8)),
-    Spec("lenet5", (("width1", 3), ("width2", 5), ("hidden", 7)), (1, 28, 28)),
+    Spec("lenet5", (("hidden", 7), ("width1", 3), ("width2", 5)), (1, 28, 28)),
     Spec("article", (("width1", 3),), (1, 28, 28)),
     Spec("bag", (("vocabulary", 50),), (12,), "int64"),
-    Spec("textcnn", (("vocabulary", 50), ("filters", 9)), (12,), "int64"),
+    Spec("textcnn", (("filters", 9), ("vocabulary", 50)), (12,), "int64"),
 ]
 each_architecture = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.architecture)
 

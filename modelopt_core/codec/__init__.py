@@ -31,6 +31,7 @@ __all__ = ["FileError", "Row", "Sizes", "decode", "encode", "load", "save", "siz
 MAGIC = b"MOPT\x01"
 CHECKSUM_BYTES = 4
 MAX_FILE_BYTES = 50 * 2**20
+STORED = (torch.float32, torch.int64)
 MAX_HEADER_BYTES = 2**20  # when inflated; a recipe is a few hundred
 
 
@@ -125,6 +126,8 @@ def _encode(model: nn.Module, note: Mapping[str, object] | None) -> tuple[bytes,
     parts, rows = [MAGIC, varint(len(header)), header], []
     modules = dict(model.named_modules())
     for name, tensor in sorted(model.state_dict().items()):
+        if tensor.dtype not in STORED:
+            raise ModelOptError(f"{name} is {tensor.dtype}; a .mopt file holds float32 weights: use model.float()")
         owner, _, attribute = name.rpartition(".")
         coded = tensors.encode(tensor, grid.codes(modules[owner], attribute))
         parts.append(coded.data)
@@ -161,7 +164,7 @@ def _decode(data: bytes) -> nn.Module:
 def _header(spec: Spec, note: Mapping[str, object]) -> bytes:
     fields = {
         "a": spec.architecture,
-        "b": dict(spec.arguments),
+        "b": dict(sorted(spec.arguments)),
         "i": spec.input_shape,
         "t": spec.input_dtype if spec.input_dtype != "float32" else "",
         "k": dict(spec.kept),
