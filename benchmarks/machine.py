@@ -17,11 +17,8 @@ import torch
 def machine() -> str:
     """One line: processor, cores, versions, date."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [row.split(":", 1)[1].strip() for row in info.read_text().splitlines() if row.startswith("model name")]
-        if info.exists()
-        else []
-    )
+    text = info.read_text() if info.exists() else ""
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}"
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     processor = names[0] if names else platform.processor()

@@ -33,12 +33,12 @@ class Store:
         Two threads that want one key wait for one computation; a `make` that raises leaves nothing behind.
         """
         if (found := self.peek(key)) is not None and valid(found):
-            return found  # type: ignore[no-any-return]
+            return found
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         with making:
             if (found := self.peek(key)) is not None and valid(found):
-                return found  # type: ignore[no-any-return]
+                return found
             try:
                 value = make()
                 self._put(key, value, size_bytes(value))

@@ -106,18 +106,14 @@ def strongest(scores: Tensor, ratio: float) -> Tensor:
 
 
 def _out_rows(layer: nn.Module) -> Tensor:
-    weight = layer.weight.detach()
-    assert isinstance(weight, Tensor)
+    weight = layer.get_parameter("weight").detach()
     return weight.t() if isinstance(layer, nn.Embedding) else weight.flatten(1)
 
 
 def _slice(layer: nn.Module, member: Member, keep: Tensor) -> None:
     index = (keep[:, None] * member.repeat + torch.arange(member.repeat)).flatten()  # each channel's features in a row
-    if member.role == "in":
-        layer.weight = _cut(layer.weight, 1, index)
-    elif isinstance(layer, nn.Embedding):
-        layer.weight = _cut(layer.weight, 1, index)
-        layer.embedding_dim = len(index)
+    if member.role == "in" or isinstance(layer, nn.Embedding):  # an embedding's channels are its columns
+        layer.weight = _cut(layer.get_parameter("weight"), 1, index)
     else:
         for name in ("weight", "bias", "running_mean", "running_var", "weight_scale", "weight_zero_point"):
             tensor = getattr(layer, name, None)
@@ -139,6 +135,8 @@ def _resize(layer: nn.Module, member: Member, size: int) -> None:
             layer.groups = layer.in_channels = layer.out_channels = size
         else:
             setattr(layer, "in_channels" if member.role == "in" else "out_channels", size)
+    elif isinstance(layer, nn.Embedding):
+        layer.embedding_dim = size
     elif isinstance(layer, NORMS):
         layer.num_features = size
 

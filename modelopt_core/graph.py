@@ -56,7 +56,7 @@ class Walk(fx.Interpreter):
         self.joined: dict[str, str] = {}  # union-find: group -> parent
         self.visited: set[str] = set()
 
-    def run(self, *_: Any, **__: Any) -> list[Group]:  # type: ignore[override]
+    def run(self, *_: Any, **__: Any) -> list[Group]:
         with torch.no_grad():
             super().run(self.example)
         return [g for name, g in self.found.items() if self.root(name) == name]
@@ -224,7 +224,7 @@ class Walk(fx.Interpreter):
         assert isinstance(source, fx.Node)
         rank = len(self.shapes[source])
         over = dims if isinstance(dims, (tuple, list)) else [] if dims is None else [dims]
-        gone = {int(d) % rank for d in over}  # type: ignore[call-overload, arg-type]
+        gone = {int(d) % rank for d in over}  # type: ignore[arg-type]
         if not gone or space.axis in gone:
             self.freeze([source], "it is reduced over its channels")
             return None

@@ -91,7 +91,8 @@ def curve(
     whole = type(step).model_fields[field].annotation is int
     for value in type(step).knob(field).values(points):
         turns.pause()
-        small = step.changed(**{field: int(value) if whole else value}).apply(model, workload, seed=seed)  # type: ignore[arg-type]
+        setting = step.changed(**{field: int(value) if whole else value})
+        small = setting.apply(model, workload, seed=seed)
         found = measure(small, workload, split, runtime=runtime, device=device, baseline=model)
         yield Point(value, found)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
@@ -101,7 +101,7 @@ class Step(BaseModel):
         named = _annotation(cls.model_fields[field], Named)
         return named.registry if isinstance(named, Named) else None
 
-    def changed(self, **values: Any) -> Step:
+    def changed(self, **values: Any) -> Self:
         """The same step with other values, validated again."""
         return type(self)(**{**self.model_dump(), **values})
 
