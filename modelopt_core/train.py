@@ -54,9 +54,10 @@ def fit(
 ) -> nn.Module:
     """A trained copy of `model` in eval mode: the epoch with the best val score, ties broken by val loss.
 
-    The model as it came counts as epoch 0, so the val score never gets worse. augment: (inputs (b, *shape), generator)
-    -> (b, *shape). keep_zeros: weights that are exactly zero stay so (a pruned net stays pruned). patience: stop after
-    so many epochs without a better one. Raises TrainingError when the loss is no longer finite.
+    The model as it came counts as epoch 0, so the val score never gets worse. optimizer: adam (weight decay decoupled,
+    as in AdamW) or sgd (Nesterov momentum 0.9). schedule: of lr; cosine falls to zero. augment: (inputs (b, *shape),
+    generator) -> (b, *shape). keep_zeros: weights that are exactly zero stay so (a pruned net stays pruned).
+    patience: stop after so many epochs without a better one. Raises TrainingError when the loss is no longer finite.
     """
     _check(epochs, lr, batch_size, optimizer, schedule)
     model = copy.deepcopy(model)

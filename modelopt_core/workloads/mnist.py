@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import sys
 import urllib.request
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ MD5 = {  # of the uncompressed files
 }
 IMAGE_HEADER, LABEL_HEADER = 16, 8  # bytes before the data of an idx file
 VAL = 10_000  # of the 60,000 training images
-CHUNK = 2**16
+CHUNK, LARGEST = 2**16, 47_040_016  # bytes read at a time; bytes of the largest file: a server that sends more is left
+GZIP = 31  # zlib's number for "15 bits, with a gzip header"
 TIMEOUT_S = 20
 
 
@@ -105,18 +106,18 @@ def _download(name: str, md5: str, report: Report) -> bytes:
     reasons = []
     for mirror in mirrors():
         try:
-            data = bytearray()
+            raw, received, unpack = bytearray(), 0, zlib.decompressobj(wbits=GZIP)
             with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT_S) as answer:
                 total = int(answer.headers.get("Content-Length") or 0)
-                while chunk := answer.read(CHUNK):
-                    data += chunk
-                    report(Progress(f"fetch {name}", len(data), max(total, len(data))))
-            raw = gzip.decompress(data)
-        except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: an answer that is no HTTP
+                while len(raw) <= LARGEST and (chunk := answer.read(CHUNK)):
+                    raw += unpack.decompress(chunk)
+                    received += len(chunk)
+                    report(Progress(f"fetch {name}", received, max(total, received)))
+        except (OSError, ValueError, HTTPException, zlib.error) as error:
             reasons.append(f"{mirror}: {error}")
             continue
         if _md5(raw) == md5:
-            return raw
+            return bytes(raw)
         reasons.append(f"{mirror}: wrong md5")
     raise DataMissing(f"cannot fetch {name} ({'; '.join(reasons)}); try again with a network, or put the file there")
 
@@ -144,5 +145,5 @@ def _split(files: dict[str, np.ndarray], part: str, at: np.ndarray) -> Split:
     return Split(inputs, torch.from_numpy(labels).long(), ids)
 
 
-def _md5(data: bytes) -> str:
+def _md5(data: bytes | bytearray) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
