@@ -62,6 +62,7 @@ class Weight:
 class Site:
     """One Conv, Gemm or MatMul that can run on integers; `bias` float32 (out,) once a batch norm is folded in."""
 
+    layer: str
     node: onnx.NodeProto
     weight: Weight
     bias: Array | None
@@ -80,10 +81,13 @@ def integer_weights(model: nn.Module) -> tuple[dict[str, Weight], dict[str, str]
     return weights, reasons
 
 
-def integer_graph(graph: onnx.ModelProto, weights: dict[str, Weight], run_float: RunFloat) -> onnx.ModelProto | None:
-    """A copy of the float graph with integer islands for `weights`; None when none of them is found in the graph.
+def integer_graph(
+    graph: onnx.ModelProto, weights: dict[str, Weight], run_float: RunFloat
+) -> tuple[onnx.ModelProto, set[str]]:
+    """(a copy of the float graph with integer islands, the layers of `weights` that are such islands).
 
-    run_float gives the activations on calibration examples.
+    run_float gives the activations on calibration examples; where they are not finite, nothing can be an integer. A
+    layer whose bias int32 cannot hold stays in float.
     """
     result = onnx.ModelProto()
     result.CopyFrom(graph)
@@ -93,15 +97,14 @@ def integer_graph(graph: onnx.ModelProto, weights: dict[str, Weight], run_float:
         edit.fold_batch_norm(site)
     sources = edit.activations(sites)
     names = sorted(set(sources.values()))
-    values = run_float(graph, names)
-    parameters = {name: _uint8_range(value) for name, value in zip(names, values, strict=True)}
+    parameters = {name: _uint8_grid(value) for name, value in zip(names, run_float(graph, names), strict=True)}
+    if not all(np.isfinite(scale) for scale, _ in parameters.values()):
+        return graph, set()
     kept = [site for site in sites if edit.quantize_weight(site, parameters[sources[site.node.input[0]]][0])]
-    if not kept:
-        return None
     for tensor, source in edit.activations(kept).items():
         edit.quantize_activation(tensor, *parameters[source])
     edit.finish()
-    return result
+    return result, {site.layer for site in kept}
 
 
 def _integer_weight(module: nn.Module) -> Weight | str:
@@ -124,11 +127,11 @@ def _integer_weight(module: nn.Module) -> Weight | str:
     return Weight((q - shift).astype(np.int8), rows * scale.astype(np.float32), (rows * (zero - shift)).astype(np.int8))
 
 
-def _uint8_range(values: Array) -> tuple[np.float32, int]:
-    """(scale, zero_point) of the uint8 grid from min to max of `values`, stretched to hold zero exactly."""
+def _uint8_grid(values: Array) -> tuple[np.float32, int]:
+    """(scale, zero_point) of the uint8 grid from min to max of `values`, stretched to hold zero; NaN if they are."""
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    scale = np.float32((high - low) / 255 or 1.0)
-    return scale, int(np.clip(np.round(-low / scale), 0, 255))
+    scale = np.float32((high - low) / 255) or np.float32(1)
+    return scale, int(np.clip(np.round(-low / scale), 0, 255)) if np.isfinite(scale) else 0
 
 
 class _Edit:
@@ -164,7 +167,7 @@ class _Edit:
         biased = len(node.input) > 2 and node.input[2] in self.constants
         if weight is None or (len(node.input) > 2 and not biased):
             return None
-        return Site(node, weight, self.array(node.input[2]) if biased else None)
+        return Site(name.removesuffix(".weight"), node, weight, self.array(node.input[2]) if biased else None)
 
     def fold_batch_norm(self, site: Site) -> None:
         """Multiply a following batch norm into scale and bias."""
@@ -208,7 +211,7 @@ class _Edit:
         if site.bias is not None:
             scale = input_scale * weight.scale
             steps = np.round(site.bias.astype(np.float64) / scale)
-            if (np.abs(steps) > INT32).any():
+            if not (np.abs(steps) <= INT32).all():
                 node.input[1:] = [
                     self.constant(f"{name}_weight", weight.floats),
                     self.constant(f"{name}_bias", site.bias),

@@ -121,18 +121,21 @@ def _onnx(model: nn.Module, workload: Workload, threads: int) -> Compiled:
     """ONNX Runtime: the graph on integers if any layer can, else in float32."""
     graph = export.onnx_graph(model, workload.example)
     weights, reasons = int8.integer_weights(model)
-    integer = int8.integer_graph(graph, weights, lambda g, names: _activations(g, names, workload)) if weights else None
-    label = "ONNX Runtime float32" if integer is None else "ONNX Runtime int8"
-    if integer is not None and reasons:
-        label += f" ({len(weights)} of {len(weights) + len(reasons)} layers)"
-    session = _session(graph, threads) if integer is None else _session(integer, threads, careful=_saturates())
+    integer: set[str] = set()
+    if weights:
+        graph, integer = int8.integer_graph(graph, weights, lambda g, names: _activations(g, names, workload))
+        reasons |= dict.fromkeys(weights.keys() - integer, "its activations or its bias do not fit")
+    label = "ONNX Runtime int8" if integer else "ONNX Runtime float32"
+    if integer and reasons:
+        label += f" ({len(integer)} of {len(integer) + len(reasons)} layers)"
+    session = _session(graph, threads, careful=bool(integer) and _saturates())
     kind = np.dtype(str(workload.example.dtype).removeprefix("torch."))
 
     def run(inputs: Tensor) -> Tensor:
         feed = inputs.detach().cpu().numpy().astype(kind, copy=False)
         return torch.from_numpy(session.run(None, {export.INPUT: feed})[0])
 
-    return Compiled(run, "onnx", label, threads, integer=integer is not None, reasons=tuple(reasons.items()))
+    return Compiled(run, "onnx", label, threads, integer=bool(integer), reasons=tuple(reasons.items()))
 
 
 def _session(graph: onnx.ModelProto, threads: int, careful: bool = False) -> onnxruntime.InferenceSession:

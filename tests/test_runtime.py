@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def operators(model: nn.Module, workload: Workload, path: Path) -> list[str]:
     """Operators of the graph that ONNX Runtime really runs."""
     weights, _ = int8.integer_weights(model)
     graph = export.onnx_graph(model, workload.example)
-    graph = int8.integer_graph(graph, weights, lambda g, n: runtime._activations(g, n, workload)) or graph
+    graph, _ = int8.integer_graph(graph, weights, lambda g, n: runtime._activations(g, n, workload))
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(path / "optimized.onnx")
     options.log_severity_level = 3
@@ -195,7 +196,19 @@ def test_a_bias_that_int32_cannot_hold_keeps_its_layer_in_float() -> None:
     model.fc1.weight_scale[0] = 1e-20  # type: ignore[union-attr, operator]
     inputs = inputs_for(spec, 20)
     compiled = runtime.compile(model, bench(spec))
+    assert compiled.label == "ONNX Runtime int8 (3 of 4 layers)"
+    assert dict(compiled.reasons) == {"fc2": "its activations or its bias do not fit"}
     assert relative_error(compiled(inputs), model(inputs).detach()) < 1e-3
+
+
+def test_a_model_that_overflows_runs_in_float() -> None:
+    spec = SPECS[0]
+    model = on_grid(build(spec))
+    with torch.no_grad():
+        model.fc1.bias.fill_(math.nan)  # type: ignore[union-attr, operator]
+    compiled = runtime.compile(model, bench(spec))
+    assert (compiled.label, compiled.integer) == ("ONNX Runtime float32", False)
+    assert compiled(inputs_for(spec, 2)).isnan().all()
 
 
 @pytest.mark.parametrize("n", [1, 249, 250, 251, 500])
