@@ -104,6 +104,7 @@ def build(*, browser: bool = False) -> App:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from streamlit import config
+    from streamlit.runtime.pages_manager import PagesManager
     from streamlit.starlette import App
 
     @asynccontextmanager
@@ -120,6 +121,9 @@ def build(*, browser: bool = False) -> App:
         Middleware(Headers, policy=content_security_policy()),
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
     ]
+    # Until st.navigation was called once, Streamlit takes a folder `pages` for the older kind of app: a link that is
+    # opened before Home would run its page without app.py around it.
+    PagesManager.uses_pages_directory = False
     return App(ROOT / "app.py", lifespan=lifespan, middleware=middleware)
 
 
