@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 START_S = 60  # two busy cores; alone it takes a few seconds
 TOP = {"modelopt_core", "modelopt_studio"}
@@ -102,6 +103,21 @@ def test_the_app_answers_from_another_folder(served: str) -> None:
     status, page = _get(served)
     assert status == 200
     assert b"<html" in page
+
+
+@pytest.mark.browser
+def test_a_page_draws_from_another_folder(served: str, chromium: str) -> None:
+    """Pages, component and weights are found in the wheel: the Prune page shows its Dial and no exception."""
+    _get(f"{served}/_stcore/health")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        page = browser.new_page()
+        page.goto(f"{served}/prune")
+        page.locator("input[type=range]").first.wait_for(timeout=START_S * 1000)
+        assert page.locator("[data-testid=stException]").count() == 0
+        browser.close()
 
 
 def _get(address: str) -> tuple[int, bytes]:
