@@ -149,7 +149,9 @@ def test_fetch_goes_to_the_next_mirror_and_shows_progress(server: dict[str, byte
 
 
 @pytest.mark.parametrize(
-    "bad", [b"", b"<html>moved</html>", gzip.compress(b"other bytes"), gzip.compress(b"x" * 99)[:-9]]
+    "bad",
+    [b"", b"<html>moved</html>", gzip.compress(b"other"), gzip.compress(b"x" * 99)[:-9]],
+    ids=["empty", "page", "other", "cut"],
 )
 def test_fetch_never_keeps_wrong_bytes(server: dict[str, bytes], tmp_path: Path, bad: bytes) -> None:
     server["second/t10k-images-idx3-ubyte.gz"] = bad

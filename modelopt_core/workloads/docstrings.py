@@ -32,7 +32,9 @@ PACKAGES = {  # label, which is also the distribution -> package
     "streamlit": "streamlit",
     "torch": "torch",
 }
-NAMES = re.compile(r"\w*(?:numpy|pandas|plotly|pydantic|scikit-learn|scikit|sklearn|streamlit|torch)\w*", re.IGNORECASE)
+NAMES = re.compile(
+    r"\b\w*(?:numpy|pandas|plotly|pydantic|scikit-learn|scikit|sklearn|streamlit|torch)\w*", re.IGNORECASE
+)
 ALIASES = re.compile(r"\b(?:np|pd|px|st|sk)\b")
 MASK = "█"
 WORD = re.compile(r"[a-z]+")
@@ -120,9 +122,11 @@ def _corpus() -> list[Docstring]:
         found: list[Docstring] = []
         taken: Counter[str] = Counter()
         for module, place, docstring in _docstrings(library, package):
+            if taken[module] == PER_MODULE:
+                continue
             text = mask(prose(docstring))
             words = tokens(text)
-            if len(words) >= MIN_WORDS and words not in seen and taken[module] < PER_MODULE:
+            if len(words) >= MIN_WORDS and words not in seen:
                 seen.add(words)
                 taken[module] += 1
                 found.append(Docstring(text, words, label, module, place))
