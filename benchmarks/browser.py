@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WORK_BAR_MS = 16.0  # L1: p95
+DRAGS = 5
 
 # A message posted in an animation callback is handled after the frame's paint.
 RECORD = """plot => {
@@ -107,3 +108,31 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def main() -> None:
+    """Print L1 on the first page with a Dial: while the curve is being measured, and after."""
+    from benchmarks.machine import HEADER, machine, row
+    from benchmarks.server import served
+
+    print(f"{machine()}\n\n{HEADER}")
+    with served("--no-browser") as address, chromium() as browser:
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(f"{address}/prune")
+        page.wait_for_selector(".dial .plot .main-svg", timeout=60_000)
+        for when in ("while measuring", "measured"):
+            if when == "measured":
+                page.locator(".dial.busy").wait_for(state="detached", timeout=120_000)
+            drags = []
+            for _ in range(DRAGS):
+                drags.append(drag(page))
+                page.wait_for_timeout(1_000)
+            work = [each for one in drags for each in one.work_ms]
+            print(row("L1", f"work per frame of a drag of 60 moves, {when}", work, f"p95 {WORK_BAR_MS:g}"))
+            print(row("L1", f"between frames, {when}", [t for one in drags for t in one.interval_ms], "60 a second"))
+        print(f"\nMessages to Python in the last {DRAGS} drags: {sum(one.messages for one in drags)}.", end=" ")
+        print(f"Node kept: {all(one.same_node and not one.removed for one in drags)}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from benchmarks.browser import CHROMIUM_ARGUMENTS, drag
+from benchmarks.server import served
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate
 from pages.shared.dial import _Knob, point, summary
 from pages.shared.dial.columns import MOST_POINTS, to_columns
-from tests.serving import lay_out, served
+from tests.serving import lay_out
 
 BASELINE = {"size_bytes": 200, "latency_ms": 0.5}
 MOST_BYTES = 100_000  # L7: message per knob
@@ -176,7 +177,7 @@ def test_summary_says_both_ends() -> None:
 @pytest.fixture(scope="module")
 def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("dial") / "studio"
-    with served(lay_out(root, folder, root / "tests/apps/dial_app.py"), root, "--no-browser") as url:
+    with served("--no-browser", launcher=lay_out(root, folder, root / "tests/apps/dial_app.py")) as url:
         yield url
 
 

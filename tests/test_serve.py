@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.serving import lay_out, served
+from benchmarks.server import served
+from tests.serving import lay_out
 
 PLOTLY = "/_stcore/bidi-components/modelopt.plotly/plotly.min.js"
 
@@ -24,8 +25,8 @@ def launcher(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(root: Path, launcher: Path) -> Iterator[str]:
-    with served(launcher, root, "--no-browser") as url:
+def address(launcher: Path) -> Iterator[str]:
+    with served("--no-browser", launcher=launcher) as url:
         yield url
 
 
@@ -115,7 +116,9 @@ def test_other_addresses_of_this_machine_do_not_answer(address: str) -> None:
 def test_plotly_is_one_file_that_the_browser_keeps(address: str) -> None:
     import plotly
 
-    link = ask(address)[1]["Link"]
+    assert "rel=prefetch" in ask(address)[1]["Link"]
+    link = ask(f"{address}/prune")[1]["Link"]
+    assert "rel=preload" in link
     path, version = link[1:].split(">")[0].split("?v=")
     assert path == PLOTLY
     assert version == plotly.__version__
@@ -126,12 +129,12 @@ def test_plotly_is_one_file_that_the_browser_keeps(address: str) -> None:
     assert ask(f"{address}{PLOTLY.replace('plotly.min.js', '%2e%2e/__init__.py')}")[0] in (400, 404)
 
 
-def test_browser_is_opened_when_asked(root: Path, launcher: Path) -> None:
+def test_browser_is_opened_when_asked(launcher: Path) -> None:
     told = launcher.parent / "told"
     script = launcher.parent / "browser.sh"
     script.write_text(f'#!/bin/sh\nprintf %s "$1" > {told}\n', "utf-8")
     script.chmod(0o755)
-    with served(launcher, root, BROWSER=f"{script} %s") as url:
+    with served(launcher=launcher, BROWSER=f"{script} %s") as url:
         for _ in range(100):
             if told.exists() and told.read_text("utf-8"):
                 break
@@ -155,3 +158,28 @@ def test_viewers_see_no_traceback(address: str, chromium: str) -> None:
     assert "secret" not in text
     assert "Traceback" not in text
     assert "dial_app" not in text
+
+
+@pytest.mark.browser
+def test_a_link_to_a_page_runs_the_whole_app_on_a_fresh_server(root: Path, tmp_path: Path, chromium: str) -> None:
+    """Without help, Streamlit would run pages/two.py alone until somebody has opened the start page."""
+    from benchmarks.browser import CHROMIUM_ARGUMENTS
+
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is in the extra `test`")
+    app = tmp_path / "routes.py"
+    app.write_text(
+        "import streamlit as st\n"
+        "st.session_state.set_by = 'app.py'\n"
+        "st.navigation([st.Page('pages/one.py'), st.Page('pages/two.py')]).run()\n",
+        "utf-8",
+    )
+    launcher = lay_out(root, tmp_path / "studio", app)
+    for name in ("one", "two"):
+        text = f"import streamlit as st\nst.text('{name} after ' + st.session_state.get('set_by', 'nothing'))\n"
+        (tmp_path / "studio" / "pages" / f"{name}.py").write_text(text, "utf-8")
+    with served("--no-browser", launcher=launcher) as url, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page()
+        page.goto(f"{url}/two")
+        page.get_by_text("two after app.py").wait_for(timeout=20_000)
+        browser.close()

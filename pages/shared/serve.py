@@ -87,7 +87,8 @@ class Headers:
                 if versioned and message["status"] == 200:
                     extra["cache-control"] = YEAR
                 if (b"content-type", b"text/html; charset=utf-8") in message["headers"]:
-                    extra["link"] = f"</{plotly_url()}>; rel=preload; as=script"  # beside Streamlit's own 85 files
+                    when = "prefetch" if scope["path"] == "/" else "preload"  # Home has no curve, but is a click away
+                    extra["link"] = f"</{plotly_url()}>; rel={when}; as=script"
                 message["headers"] = _merged(message, extra)
             await send(message)
 

@@ -2,7 +2,7 @@
 // Columns: x in the knob's own unit; score, size, latency and the edges of their intervals in %.
 
 const SERIES = ["latency", "size", "score"]; // drawn in this order: the score lies on top
-const MARGIN = { left: 52, right: 18, top: 10, bottom: 26 }; // px at text scale 1; the rail below keeps left and right
+const MARGIN = { left: 56, right: 18, top: 10, bottom: 26 }; // px at text scale 1; the rail below keeps left and right
 const MARKERS_UP_TO = 33; // more measured points than this and their dots would merge into the line
 const HEADROOM = 105; // % at the top of the y axis; latency above it makes the axis grow by STRIDE, never shrink
 const STRIDE = 20;
@@ -52,7 +52,7 @@ function ceiling(columns, before) {
   return Math.max(before, most <= HEADROOM ? HEADROOM : Math.ceil((most + 2) / STRIDE) * STRIDE);
 }
 
-/** What the curves say at x: {score, score_low, …, measured}, linear between two points, null outside them. */
+/** What the curves say at x: {exact, measured, score, score_low, …}, linear between two points, null outside them. */
 function readingAt(columns, x, toPosition, tolerance) {
   const at = toPosition(x);
   const next = columns.x.findIndex((each) => toPosition(each) > at - tolerance);
@@ -61,7 +61,7 @@ function readingAt(columns, x, toPosition, tolerance) {
   if (!exact && next === 0) return null;
   const [from, to] = [toPosition(columns.x[Math.max(next - 1, 0)]), toPosition(columns.x[next])];
   const share = exact ? 1 : (at - from) / (to - from);
-  const row = { measured: exact && (columns.measured?.[next] ?? true) };
+  const row = { exact, measured: exact && (columns.measured?.[next] ?? true) };
   for (const [name, cells] of Object.entries(columns)) {
     if (name === "x" || name === "measured") continue;
     const [a, b] = [cells[Math.max(next - 1, 0)], cells[next]];
@@ -123,7 +123,7 @@ function fullRange(data) {
 function layout(data, theme, top, scale, hidden) {
   const edge = margins(scale);
   const font = { family: theme.font, size: 12.5 * scale, color: theme.muted };
-  const axis = { gridcolor: theme.grid, zeroline: false, ticks: "", tickfont: font, ticklabelstandoff: Math.round(5 * scale) };
+  const axis = { gridcolor: theme.grid, zeroline: false, ticks: "", tickfont: font, ticklabelstandoff: Math.round(8 * scale) };
   const log = data.scale === "log";
   const ticks = data.ticks
     ? { tickvals: data.ticks.map((t) => t[0]), ticktext: data.ticks.map((t) => t[1]) }

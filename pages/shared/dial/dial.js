@@ -238,7 +238,7 @@ function frame(dial) {
 
 /** The three numbers at the marker; returns them as a sentence for a screen reader. */
 function showReading(dial, reading) {
-  const about = reading && !reading.measured ? "≈ " : "";
+  const about = reading && !reading.exact ? "≈ " : "";
   const words = { score: ["–", ""], size: ["–", ""], latency: ["–", ""] };
   if (Number.isFinite(reading?.score)) {
     const { score_low: low, score_high: high } = reading;
@@ -253,7 +253,7 @@ function showReading(dial, reading) {
     write(strong, words[name][0] === "–" ? "–" : about + words[name][0]);
     write(small, words[name][1]);
   }
-  write(dial.how, about && "≈ between two measured points");
+  write(dial.how, about ? "≈ between two points" : reading && !reading.measured ? "simulated" : "");
   if (!reading) return "";
   return `${about ? "about " : ""}score ${words.score[0]}, size ${words.size[0]}, latency ${words.latency[0]} of baseline`;
 }
