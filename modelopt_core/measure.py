@@ -127,7 +127,7 @@ def _measure(
     parameters = sum(p.numel() for p in model.parameters())
     nonzero = sum(int(torch.count_nonzero(p)) for p in model.parameters())
     on_grid = any(hasattr(m, "weight_levels") for m in model.modules())
-    real = not (on_grid and not said.integer) and parameters - nonzero <= ZEROS * parameters
+    real = said.integer if on_grid else parameters - nonzero <= ZEROS * parameters
     size = codec.sizes(model)
     timed = _latency(model, reference, workload, runtime, device)
     return Measurement(
