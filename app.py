@@ -11,7 +11,12 @@ PAGES = {
     "Optimize": [st.Page("pages/prune.py", title="Prune"), st.Page("pages/quantize.py", title="Quantize")],
 }
 
-st.set_page_config(page_title="ModelOpt Studio", page_icon=str(asset_path("favicon.svg")), layout="wide")
+st.set_page_config(
+    page_title="ModelOpt Studio",
+    page_icon=str(asset_path("favicon.svg")),
+    layout="wide",
+    initial_sidebar_state="collapsed" if bench.presenting() else "expanded",
+)
 st.logo(str(asset_path("logo.svg")), size="large")
 st.html(asset_path().parent / "pages" / "shared" / "style.css")
 

@@ -12,3 +12,4 @@ st.html(
 )
 doors.draw("pages/prune.py")
 baselines.draw(here)
+baselines.gallery(here)

@@ -10,7 +10,7 @@ import modelopt_core as mo
 from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.measure import Measurement
-from pages.shared import numbers
+from pages.shared import examples, numbers
 from pages.shared.bench import Bench, load_model
 
 HEADS = ("model", "score on val", "95 % interval", "parameters", "file", "latency, one example", "quartiles", "MACs")
@@ -23,7 +23,7 @@ def draw(here: Bench) -> None:
         f'<p class="mo-foot">{escape(here.workload.note)} Measured now: {escape(here.where)}.</p>'
     )
     rows = "".join(_row(here, name) for name in here.workload.models)
-    heads = "".join(f'<th{_align(i)}>{escape(head)}</th>' for i, head in enumerate(HEADS))
+    heads = "".join(f"<th{_align(i)}>{escape(head)}</th>" for i, head in enumerate(HEADS))
     st.html(
         f'<div class="mo-scroll"><table class="mo-table"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
         "</div>"
@@ -56,3 +56,17 @@ def _cells(name: str, found: Measurement) -> tuple[str, ...]:
 
 def _align(column: int) -> str:
     return ' class="mo-number"' if column else ""
+
+
+def gallery(here: Bench, count: int = 14) -> None:
+    """What the data looks like: the first examples of val with their labels."""
+    workload = here.workload
+    if workload.show is None:
+        return
+    shown = range(min(count if workload.modality == "image" else 4, len(workload.val)))
+    cells = "".join(
+        f"<figure>{examples.shown(workload, i)}<figcaption>{escape(workload.labels[int(workload.val.targets[i])])}"
+        "</figcaption></figure>"
+        for i in shown
+    )
+    st.html(f'<div class="mo-gallery mo-{escape(workload.modality)}">{cells}</div>')

@@ -93,6 +93,11 @@ def prepare() -> Bench:
     return current()
 
 
+def presenting() -> bool:
+    """Is the view Present, in which the sidebar steps aside?"""
+    return bool(st.session_state.get("view", st.query_params.get("view")) == "present")
+
+
 def one_of(kind: str, text: str, choices: Iterable[str]) -> str:
     """`text`, or the core's error that names the choices."""
     names = list(choices)

@@ -13,10 +13,9 @@ import streamlit as st
 
 from modelopt_core.estimate import verdict
 from modelopt_core.measure import Comparison
-from pages.shared import numbers
+from pages.shared import numbers, pin
+from pages.shared.bench import DEVICES
 from pages.shared.trial import Trial
-
-DEVICES = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS"}
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Card:
     note: str
 
 
-def cards(trial: Trial, note: str) -> tuple[Card, Card, Card]:
-    """What the three cards say about a trial. note: the technique's honest word about speed, may be empty."""
+def cards(trial: Trial) -> tuple[Card, Card, Card]:
+    """What the three cards say about a trial."""
     m, before, one = trial.measurement, trial.reference, trial.bench.workload.modality
     score, latency = m.score, m.latency_ms
     return (
@@ -43,8 +42,8 @@ def cards(trial: Trial, note: str) -> tuple[Card, Card, Card]:
             score.how,
             numbers.percent(score.value),
             f"{numbers.points(trial.comparison.delta.value)}, {significance(trial.comparison)}",
-            f"{numbers.percent_interval(score)} · n = {numbers.whole(score.n)} · {flips(trial.comparison)}",
-            f"{probability(trial.comparison)}val · chance {numbers.percent(trial.bench.workload.chance)}",
+            f"{numbers.percent_interval(score)} · n = {numbers.whole(score.n)}",
+            f"{flips(trial.comparison)}{probability(trial.comparison)}",
         ),
         Card(
             "size",
@@ -61,15 +60,29 @@ def cards(trial: Trial, note: str) -> tuple[Card, Card, Card]:
             "noisy" if m.noisy else "measured",
             numbers.milliseconds(latency.value),
             numbers.speed(m.speedup),
-            f"{numbers.milliseconds_interval(latency)} quartiles · MACs {fewer(before.macs, m.macs)}",
-            note or f"{m.runtime} · {m.threads} thread · {DEVICES[m.device]}",
+            f"{numbers.milliseconds_interval(latency)} quartiles",
+            f"MACs {fewer(before.macs, m.macs)}",
         ),
     )
 
 
 def draw(trial: Trial, note: str, big: bool) -> None:
-    """The row of cards. big: for the view Present."""
-    st.html(f'<div class="mo-cards{" mo-big" if big else ""}">{"".join(map(_html, cards(trial, note)))}</div>')
+    """The row of cards and a line on what was measured. big: for the view Present; note: an honest word on speed."""
+    warned = f"<b>{escape(note)}</b>" if note else ""
+    st.html(
+        f'<div class="{"mo-big" if big else ""}"><div class="mo-cards">{"".join(map(_html, cards(trial)))}</div>'
+        f'<p class="mo-line"><span>{escape(basis(trial))}</span>{warned}</p></div>'
+    )
+
+
+def basis(trial: Trial) -> str:
+    """What was measured, against what, and what ran it: val, chance 10.0 % · against cnn, float32 · …"""
+    here, m = trial.bench, trial.measurement
+    against = pin.current(here).label
+    return (
+        f"{here.workload.title} val, chance {numbers.percent(here.workload.chance)} · against {against} · "
+        f"{m.runtime}, {m.threads} thread, {DEVICES[m.device]}"
+    )
 
 
 def significance(comparison: Comparison) -> str:
@@ -88,11 +101,11 @@ def flips(comparison: Comparison) -> str:
 
 
 def probability(comparison: Comparison) -> str:
-    """McNemar p = 0.25"""
+    """· McNemar p = 0.25"""
     if comparison.flips is None:
         return ""
     p = comparison.flips.p
-    return f"McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'} · "
+    return f" · McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
 
 
 def fewer(before: int, after: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
+from modelopt_core.workload import Workload
 from pages.shared import numbers
 from pages.shared.trial import Trial
 
@@ -51,13 +52,13 @@ def _example(trial: Trial, i: int, group: str) -> str:
         f"<small>sure {numbers.percent(float(before.confidence[i]))} {ARROW} "
         f"{numbers.percent(float(after.confidence[i]))}</small>"
     )
-    return f'<div class="mo-example mo-{group}">{_shown(trial, i, f"example {i}, truth {truth}")}<p>{said}</p></div>'
+    return f'<div class="mo-example mo-{group}">{shown(workload, i)}<p>{said}</p></div>'
 
 
-def _shown(trial: Trial, i: int, alt: str) -> str:
-    """The input as a picture (data URI) or as its text."""
-    show = trial.bench.workload.show
-    seen = show("val", i) if show else ""
+def shown(workload: Workload, i: int) -> str:
+    """Example i of val as HTML: a picture (data URI) or its text."""
+    seen = workload.show("val", i) if workload.show else ""
+    alt = f"example {i}, truth {workload.labels[int(workload.val.targets[i])]}"
     if isinstance(seen, str):
         return f"<blockquote>{escape(seen[:MOST_CHARACTERS])}</blockquote>"
     pixels = np.clip(np.asarray(seen) * 255, 0, 255).astype(np.uint8)  # (h, w) or (h, w, 3) in [0, 1]

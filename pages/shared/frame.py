@@ -26,6 +26,7 @@ from pages.shared import (
     history,
     layer_table,
     present,
+    report,
     results,
     source,
 )
@@ -34,7 +35,8 @@ from pages.shared.dial import dial
 from pages.shared.rows import curve_rows, percent_base
 
 POLL_S = 0.5
-HEIGHTS = {"learn": 240, "tune": 240, "present": 430}  # of the curve, in pixels
+HEIGHTS = {"learn": 240, "tune": 240, "present": 420}  # of the curve, in pixels
+PLACE = "Put the handle where you think it breaks, then let go."
 TABS = ("Layers", "Examples", "Source", "Numbers")
 
 
@@ -79,9 +81,10 @@ def page(technique: Technique) -> None:
     """Draw a technique page."""
     controls.prepare(technique.step)
     here = bench.current()
-    _head(technique)
     if here.view == "present":
-        present.bar(technique.name, technique.step, controls.keys(technique.step), lambda: _trial(technique))
+        present.bar(technique.name, technique.step, controls.keys(technique.step), lambda: _export(technique))
+    else:
+        _head(technique)
     with calm():
         st.fragment(_cards, key="cards")(technique)
         with st.container(border=True, key="dial-card"):
@@ -102,6 +105,11 @@ def _head(technique: Technique) -> None:
 
 def _trial(technique: Technique) -> trials.Trial:
     return trials.measure(bench.current(), controls.current(technique.step))
+
+
+def _export(technique: Technique) -> str:
+    trial = _trial(technique)
+    return report.html(trial, technique.note(trial.step, trial.measurement))
 
 
 def _sweep(technique: Technique) -> trials.Sweep:
@@ -137,7 +145,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
             symbol=knob.symbol,
             unit=technique.unit,
             height=HEIGHTS[here.view],
-            question=technique.question if here.view == "learn" else None,
+            question=PLACE if here.view == "learn" else None,
             progress=None if sweep.done else (len(sweep.points), sweep.total),
             on_release=lambda: _released(technique, key),
         )
@@ -150,7 +158,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
 
 def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep, trial: trials.Trial) -> None:
     knob = technique.step.knob(technique.knob)
-    said = "Drag the handle there and let go: the curve then shows what was measured."
+    said = "The curve is measured, and hidden until you have guessed."
     if guessed is not None:
         said = guess.answer(guessed, sweep, trial.start, knob)
     st.html(f'<div class="mo-ask"><b>{escape(technique.question)}</b><p>{escape(said)}</p></div>')

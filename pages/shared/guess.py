@@ -12,6 +12,8 @@ from modelopt_core.step import Knob
 from modelopt_core.sweep import Sweep
 from pages.shared import numbers
 
+NEAR = 0.03  # of the knob's range: the curve is not measured finer
+
 
 def made(dial_key: str) -> float | None:
     """What the user guessed on this dial, if he has."""
@@ -46,9 +48,7 @@ def answer(guessed: float, sweep: Sweep, start: Measurement, knob: Knob) -> str:
     if found is None:
         return f"{said} Measured: it never breaks; no setting is clearly below {numbers.percent(start.score.value)}."
     away = abs(found.value - guessed)
-    near = "spot on" if away <= 2 * knob.step and knob.step < 1 or away == 0 else (
-        f"{numbers.knob(away, knob.step)} away"
-    )  # fmt: skip
+    near = "spot on" if away <= NEAR * (knob.high - knob.low) else f"{numbers.knob(away, knob.step)} away"
     score = found.measurement.score
     return (
         f"{said} Measured: from {knob.symbol} = {numbers.knob(found.value, knob.step)} the score is clearly below the "

@@ -58,6 +58,10 @@ def draw(trial: Trial, bars: Bars) -> None:
     )
 
 
+def _count(before: int, after: int) -> str:
+    return _pair(before, after) if before or after else "<small>none</small>"
+
+
 def _row(old: Layer, new: Layer, bars: Bars) -> str:
     width = f"{100 * min(1.0, max(0.0, bars.share(old, new))):.1f}"
     return (
@@ -65,7 +69,7 @@ def _row(old: Layer, new: Layer, bars: Bars) -> str:
         f'<td class="mo-wide"><span class="mo-bar"><i style="width:{width}%"></i></span></td>'
         f"<td>{escape(bars.text(old, new))}</td>"
         f'<td class="mo-number">{_pair(old.nonzero, new.nonzero)}</td>'
-        f'<td class="mo-number">{_pair(old.macs, new.macs)}</td></tr>'
+        f'<td class="mo-number">{_count(old.macs, new.macs)}</td></tr>'
     )
 
 

@@ -69,10 +69,10 @@ def change(factor: float, more: str, less: str, same: str) -> str:
 
 
 def speed(factor: Estimate) -> str:
-    """A paired speed-up; where its quartiles lie on both sides of 1 nothing is claimed."""
-    if factor.low <= 1 <= factor.high:
-        return "about as fast"
-    return change(factor.value, "faster", "slower", "about as fast")
+    """A paired speed-up; where its quartiles lie on both sides of 1, or it rounds to 1.0, nothing is claimed."""
+    if factor.low <= 1 <= factor.high or abs(factor.value - 1) < 0.05:
+        return "same speed"
+    return change(factor.value, "faster", "slower", "same speed")
 
 
 def knob(value: float, step: float) -> str:

@@ -27,21 +27,22 @@ dl { display: grid; grid-template-columns: 12rem 1fr; gap: 0.2rem 1rem; } dd { m
 """
 
 
-def html(trial: Trial, note: str = "") -> str:
-    """A self-contained HTML page; every text in it is escaped, it loads nothing."""
+def html(trial: Trial, note: str) -> str:
+    """A self-contained HTML page; every text in it is escaped, it loads nothing. note: an honest word on speed."""
     step, here = trial.step, trial.bench
     title = f"{step.name} on {here.workload.title}, {here.model_name}"
     shown = "".join(
         f'<div class="card {card.kind}">{escape(card.title)} <small>({escape(card.how)})</small>'
         f"<strong>{escape(card.value)}</strong><b>{escape(card.change)}</b><br><small>{escape(card.detail)}<br>"
         f"{escape(card.note)}</small></div>"
-        for card in cards.cards(trial, note)
+        for card in cards.cards(trial)
     )
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in provenance(trial).items())
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1><p>{escape(step.sentence)}</p>"
-        f'<div class="cards">{shown}</div><h2>Where these numbers come from</h2><dl>{facts}</dl>'
+        f'<div class="cards">{shown}</div><p>{escape(cards.basis(trial))}</p><p>{escape(note)}</p>'
+        f"<h2>Where these numbers come from</h2><dl>{facts}</dl>"
         f"<h2>The recipe</h2><pre>{escape(mo.to_json((step,)))}</pre><pre>{escape(source.python(trial))}</pre>"
         f"<pre>{escape(source.command(trial))}</pre></body></html>\n"
     )

@@ -61,7 +61,7 @@ def _runs(here: Bench) -> None:
     runs = history.runs()
     rows = run_rows(runs)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.html('<p class="mo-foot"><b>Released settings</b> of this session. Choose one to pin it, two to compare.</p>')
+        st.html('<p class="mo-foot"><b>Released settings</b>. Choose one to pin it, two to compare.</p>')
         _download("Runs as CSV", rows, "modelopt-runs.csv", "runs-csv")
     event: Any = st.dataframe(
         pd.DataFrame(rows), hide_index=True, on_select="rerun", selection_mode="multi-row", key="runs-table",

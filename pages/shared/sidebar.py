@@ -19,7 +19,6 @@ def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> No
         bench.choose(here)
         bench.run_settings()
         _navigation(pages)
-        st.space("stretch")
         with st.container(key="foot"):
             st.segmented_control(
                 "View", bench.VIEWS, format_func=str.capitalize, key="view", required=True, width="stretch",
