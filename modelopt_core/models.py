@@ -53,7 +53,7 @@ def spec_of(model: nn.Module) -> Spec | None:
     return model.__dict__.get("spec")
 
 
-def build(spec: Spec, seed: int = 0) -> nn.Module:
+def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn.Module:
     """The module that `spec` describes, in eval mode, with `spec` noted on it as `model.spec`.
 
     Parameters are drawn from a local generator seeded with `seed`, as PyTorch would draw them: the global random state
@@ -68,8 +68,8 @@ def build(spec: Spec, seed: int = 0) -> nn.Module:
         with torch.device("meta"):
             model = entry(**arguments)
         parameters = sum(p.numel() for p in model.parameters())
-        if parameters > MAX_PARAMETERS:
-            raise ValueError(f"{parameters:,} parameters, allowed are {MAX_PARAMETERS:,}")
+        if parameters > max_parameters:
+            raise ValueError(f"{parameters:,} parameters, allowed are {max_parameters:,}")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelOptError(_refusal(spec, entry.function, error)) from error
     model.to_empty(device="cpu")

@@ -58,6 +58,14 @@ def test_an_inflated_header_is_refused_at_once() -> None:
     assert time.perf_counter() - start < 2
 
 
+def test_a_small_file_cannot_ask_for_a_large_model() -> None:
+    header = b'{"a":"mlp","b":{"sizes":[6000,10000]},"i":[6000]}'
+    start = time.perf_counter()
+    with pytest.raises(codec.FileError, match="60,010,000 parameters, allowed are 16,777,216"):
+        codec.decode(repaired(codec.MAGIC + stream.varint(len(header)) + header + 2 * b"\1\0\0\0\0" + b"1234"))
+    assert time.perf_counter() - start < 2
+
+
 @pytest.mark.parametrize("make", [lambda m: on_grid(m, 15), lambda m: sparse(m, 0.9)], ids=["grid", "sparse"])
 @pytest.mark.parametrize("spec", SPECS[:2], ids=lambda spec: spec.architecture)
 def test_mutants_give_a_model_or_the_one_error(spec: Spec, make: object) -> None:

@@ -31,6 +31,8 @@ __all__ = ["FileError", "Row", "Sizes", "decode", "encode", "load", "save", "siz
 MAGIC = b"MOPT\x01"
 CHECKSUM_BYTES = 4
 MAX_FILE_BYTES = 50 * 2**20
+MAX_PARAMETERS = 2**24  # 64 MiB of float32; while reading, three times that
+INSTEAD = "use safetensors.torch.save_file(model.state_dict(), path)"
 STORED = (torch.float32, torch.int64)
 MAX_HEADER_BYTES = 2**20  # when inflated; a recipe is a few hundred
 
@@ -78,11 +80,11 @@ def save(model: nn.Module, path: str | Path, note: Mapping[str, object] | None =
     """Write the model to `path`, read back from memory first; the old file stays whole until the new one is."""
     data = encode(model, note)
     try:
-        same = _same_bits(model.state_dict(), decode(data).state_dict())
-    except FileError:
-        same = False
+        same, reason = _same_bits(model.state_dict(), decode(data).state_dict()), "its layers changed"
+    except FileError as error:
+        same, reason = False, str(error.__cause__).split("\n")[0][:200]
     if not same:
-        raise ModelOptError(f"{type(model).__name__} is no longer what its spec says; {_instead('its layers changed')}")
+        raise ModelOptError(f"{type(model).__name__} cannot be built again from its spec ({reason}); {INSTEAD}")
     return atomic.write(path, data)
 
 
@@ -119,9 +121,7 @@ def sizes(model: nn.Module) -> Sizes:
 def _encode(model: nn.Module, note: Mapping[str, object] | None) -> tuple[bytes, tuple[Row, ...]]:
     spec = spec_of(model)
     if spec is None:
-        raise ModelOptError(
-            f"a .mopt file cannot say how to build {type(model).__name__}; {_instead('it has no spec')}"
-        )
+        raise ModelOptError(f"a .mopt file cannot say how to build {type(model).__name__}; {INSTEAD}")
     header = _header(spec, model.__dict__.get("note", {}) if note is None else note)
     parts, rows = [MAGIC, varint(len(header)), header], []
     modules = dict(model.named_modules())
@@ -145,7 +145,7 @@ def _decode(data: bytes) -> nn.Module:
     reader = Reader(body)
     reader.take(len(MAGIC))
     spec, note = _read_header(reader.take(reader.varint()))
-    model = build(spec)
+    model = build(spec, max_parameters=MAX_PARAMETERS)
     modules, state, grids = dict(model.named_modules()), {}, {}
     for name, like in sorted(model.state_dict().items()):
         state[name], on = tensors.decode(reader, like)
@@ -153,7 +153,7 @@ def _decode(data: bytes) -> nn.Module:
             grids[name] = on
     if reader.left:
         raise Damaged(f"{reader.left:,} bytes are left over")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
     for name, on in grids.items():
         owner, _, attribute = name.rpartition(".")
         grid.attach(modules[owner], on, attribute)
@@ -204,7 +204,3 @@ def _same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
         return tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
 
     return a.keys() == b.keys() and all(a[n].shape == b[n].shape and torch.equal(bits(a[n]), bits(b[n])) for n in a)
-
-
-def _instead(reason: str) -> str:
-    return f"{reason}, so use safetensors.torch.save_file(model.state_dict(), path)"
