@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from benchmarks.browser import CHROMIUM_ARGUMENTS, drag
 from benchmarks.server import served
@@ -169,6 +170,15 @@ def test_summary_says_both_ends() -> None:
         "Response curve of Ratio, 2 points: at p = 0 score 50 %, size 25 %, latency 50 % of the baseline; "
         "at p = 0.9 score unknown, size 25 %, latency 50 % of the baseline."
     )
+
+
+def test_page_with_a_dial_runs_without_a_browser_and_twice(root: Path) -> None:
+    app = AppTest.from_file(str(root / "tests/apps/dial_app.py"), default_timeout=60).run()
+    assert [text.value for text in app.text] == ["held 0.62 after 1 runs with 101 points"]
+    for runs in (2, 3):
+        app.button[0].click().run()
+        assert not app.exception
+        assert [text.value for text in app.text] == [f"held 0 after {runs} runs with 101 points"]
 
 
 # --- in the browser ---------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 // Columns: x in the knob's own unit; score, size, latency and the edges of their intervals in %.
 
 const SERIES = ["latency", "size", "score"]; // drawn in this order: the score lies on top
-const MARGIN = { left: 56, right: 18, top: 10, bottom: 26 }; // px at text scale 1; the rail below keeps left and right
+const MARGIN = { left: 56, right: 28, top: 10, bottom: 26 }; // px at text scale 1; the rail below keeps left and right
 const MARKERS_UP_TO = 33; // more measured points than this and their dots would merge into the line
 const HEADROOM = 105; // % at the top of the y axis; latency above it makes the axis grow by STRIDE, never shrink
 const STRIDE = 20;
