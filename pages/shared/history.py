@@ -27,6 +27,11 @@ class Run:
     step: Transform
     measurement: Measurement
 
+    @property
+    def setting(self) -> str:
+        """Prune 0.5 · l1 · channel · layer · norms"""
+        return f"{self.step.name} {' · '.join(str(value) for _, value in self.step)}"
+
 
 @dataclass(frozen=True)
 class Snapshot:

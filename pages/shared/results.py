@@ -52,7 +52,7 @@ def numbers_of(found: Measurement) -> dict[str, Cell]:
 def run_rows(runs: Sequence[Run]) -> list[dict[str, Cell]]:
     """The released settings as cells."""
     return [
-        {"workload": run.workload, "model": run.model, "setting": run.step.label, **numbers_of(run.measurement)}
+        {"workload": run.workload, "model": run.model, "setting": run.setting, **numbers_of(run.measurement)}
         for run in runs
     ]
 
@@ -65,7 +65,7 @@ def _runs(here: Bench) -> None:
         _download("Runs as CSV", rows, "modelopt-runs.csv", "runs-csv")
     event: Any = st.dataframe(
         pd.DataFrame(rows), hide_index=True, on_select="rerun", selection_mode="multi-row", key="runs-table",
-        column_config=_config(), height=min(38 + 35 * len(rows), 248), alt="Released settings and their measurements",
+        column_config=_config(), alt="Released settings and their measurements",
     )  # fmt: skip
     chosen = [runs[i] for i in event.selection.rows if i < len(runs)]
     pinned = pin.current(here)
@@ -119,7 +119,7 @@ def _side_by_side(here: Bench, first: Run, second: Run) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (*line, change)) + "</tr>"
         for line, change in zip(lines, changes, strict=True)
     )
-    heads = "".join(f"<th>{escape(f'{run.model} · {run.step.label}')}</th>" for run in (first, second))
+    heads = "".join(f"<th>{escape(f'{run.model} · {run.setting}')}</th>" for run in (first, second))
     return (
         f'<div class="mo-scroll"><table class="mo-table"><thead><tr><th></th>{heads}<th>change</th></tr></thead>'
         f"<tbody>{body}</tbody></table></div>"

@@ -41,18 +41,39 @@ def _navigation(pages: Mapping[str, Sequence[Any]]) -> None:
 
 
 def _buttons(title: str, step: Any) -> None:
+    """Undo and Reset; their callbacks rerun the whole page, this fragment alone would not show what they did."""
     with st.container(horizontal=True):
-        if st.button("Undo", icon=":material/undo:", disabled=not history.can_undo(title), on_click=history.undo,
-                     args=(title,), key="undo", width="stretch", help="The setting before this one."):  # fmt: skip
-            st.rerun()
-        if st.button("Reset", icon=":material/restart_alt:", disabled=step is None, on_click=_reset, args=(step,),
-                     key="reset", width="stretch", help="Every control of this page at its default."):  # fmt: skip
-            st.rerun()
+        st.button(
+            "Undo",
+            icon=":material/undo:",
+            disabled=not history.can_undo(title),
+            on_click=_undo,
+            args=(title,),
+            key="undo",
+            width="stretch",
+            help="The setting before this one.",
+        )
+        st.button(
+            "Reset",
+            icon=":material/restart_alt:",
+            disabled=step is None,
+            on_click=_reset,
+            args=(step,),
+            key="reset",
+            width="stretch",
+            help="Every control of this page at its default.",
+        )
+
+
+def _undo(title: str) -> None:
+    history.undo(title)
+    st.rerun()
 
 
 def _reset(step: Any) -> None:
     controls.reset(step)
     guess.forget()
+    st.rerun()
 
 
 def _pinned(here: bench.Bench) -> None:

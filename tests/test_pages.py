@@ -1,0 +1,314 @@
+"""Every page as a script: it runs, runs again, survives any link, and says errors in one line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.testing.v1 import AppTest
+
+import modelopt_core as mo
+from modelopt_core.errors import DataMissing, ModelOptError
+from modelopt_core.estimate import Estimate
+from modelopt_core.layers import Layer
+from modelopt_core.recipe import Point
+from modelopt_core.workload import WORKLOADS, Workload
+from pages.shared import bench, controls, guess, layer_table, numbers, report, sheet, source, trial
+
+TIMEOUT_S = 60
+TECHNIQUES = ("prune", "quantize")
+HOSTILE = [
+    "<script>alert(1)</script>", "'; DROP TABLE", "../../etc/passwd", "nan", "inf", "-1", "1e400", "", "\x00", "null",
+    "[]", "{}", "=1+1", "💥", "l3", "0.5.5", "9" * 500, "True", "{\"steps\": 3}", "\u202etxt",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency is not under test: time a handful of pairs only. A folder `pages` is no old-style multipage app here.
+
+    The launcher says that to Streamlit once; AppTest makes it forget at every run.
+    """
+    monkeypatch.setattr("modelopt_core.timing.REPEATS", 3)
+    original = PagesManager.__init__
+
+    def init(self: PagesManager, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        PagesManager.uses_pages_directory = False
+
+    monkeypatch.setattr(PagesManager, "__init__", init)
+
+
+def open_page(root: Any, page: str = "", **url: str) -> AppTest:
+    """The app at a link, as a new session."""
+    app = AppTest.from_file(str(root / "app.py"), default_timeout=TIMEOUT_S)
+    for name, value in url.items():
+        app.query_params[name] = value
+    if page:
+        app.switch_page(f"pages/{page}.py")
+    return app.run()
+
+
+def card(app: AppTest) -> str:
+    """The HTML of the cards."""
+    return next(h.value for h in app.html if "mo-cards" in h.value)
+
+
+def lines(app: AppTest) -> list[str]:
+    """All that is said as toast, warning or error."""
+    return [str(e.value) for kind in (app.toast, app.warning, app.error) for e in kind]
+
+
+def test_home_shows_three_doors_and_the_baselines(root: Any) -> None:
+    app = open_page(root)
+    assert not app.exception
+    assert [app.button(f"open-{view}").label for view in bench.VIEWS] == ["Open Learn", "Open Tune", "Open Present"]
+    table = next(h.value for h in app.html if "score on val" in h.value)
+    assert all(name in table for name in mo.workload("digits").models)
+
+
+@pytest.mark.parametrize("view", bench.VIEWS)
+def test_a_door_opens_a_live_dial_in_its_view(root: Any, view: str) -> None:
+    app = open_page(root)
+    app.button(f"open-{view}").click().run()
+    assert not app.exception
+    assert app.session_state["view"] == view
+    assert "mo-score" in card(app)
+
+
+@pytest.mark.parametrize("page", TECHNIQUES)
+@pytest.mark.parametrize("view", bench.VIEWS)
+def test_every_page_runs_in_every_view_and_again(root: Any, page: str, view: str) -> None:
+    app = open_page(root, page, view=view)
+    first = card(app)
+    for _ in range(2):
+        app.run()
+        assert not app.exception
+        assert lines(app) == []
+    assert card(app) == first
+    assert app.query_params["view"] == view
+
+
+@pytest.mark.parametrize("page", TECHNIQUES)
+def test_every_control_can_be_clicked_twice(root: Any, page: str) -> None:
+    app = open_page(root, page)
+    step: Any = mo.STEPS[page.capitalize()].function
+    for name, key in controls.keys(step).items():
+        for widget in [w for w in [*app.selectbox, *app.segmented_control] if w.key == key]:
+            for option in [*widget.options, *widget.options]:
+                app.get_by_key(key).set_value(_value(step, name, option))
+                app.run()
+                assert not app.exception, (name, option)
+                assert lines(app) == []
+
+
+def _value(step: Any, name: str, label: str) -> object:
+    """The choice behind a label of the screen."""
+    allowed = step.model_json_schema()["properties"][name].get("enum", [])
+    return label if label in allowed else {"weights": "weight", "channels": "channel", "nothing": "none"}.get(
+        label, "norms"
+    )  # fmt: skip
+
+
+def test_a_link_restores_everything(root: Any) -> None:
+    link = {"workload": "digits", "model": "mlp", "view": "tune", "runtime": "eager", "ratio": "0.25",
+            "criterion": "random", "granularity": "weight", "scope": "global", "recovery": "none"}  # fmt: skip
+    app = open_page(root, "prune", **link)
+    assert not app.exception
+    assert lines(app) == []
+    assert {name: app.query_params[name] for name in link} == link
+    again = open_page(root, "prune", **{k: v for k, v in app.query_params.items() if isinstance(v, str)})
+    assert again.query_params == app.query_params
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_link_falls_back_and_says_so(root: Any, text: str) -> None:
+    names = ("workload", "model", "view", "device", "runtime", "pin", "ratio", "criterion", "granularity", "unknown")
+    app = open_page(root, "prune", **dict.fromkeys(names, text))
+    assert not app.exception
+    assert "mo-score" in card(app)
+    assert app.query_params["criterion"] == "l1"
+    assert text == "" or any("Using the default" in line for line in lines(app))
+    assert all("\n" not in line for line in lines(app))
+
+
+def test_random_links_never_raise(root: Any) -> None:
+    draw = random.Random(0)
+    good = {"workload": ["digits"], "model": ["cnn", "mlp"], "view": list(bench.VIEWS), "ratio": ["0", "0.99", "0.31"],
+            "criterion": ["l1", "random"], "granularity": ["weight", "channel"]}  # fmt: skip
+    for _ in range(8):
+        link = {k: draw.choice(v if draw.random() < 0.7 else HOSTILE) for k, v in good.items()}
+        app = open_page(root, "prune", **link)
+        assert not app.exception, link
+        assert "mo-score" in card(app)
+
+
+def test_missing_data_is_one_line_and_digits_stand_in(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Workload:
+        if name == "mnist":
+            raise DataMissing("MNIST is not in /nowhere; run `modelopt fetch mnist`")
+        return mo.workload(name)
+
+    monkeypatch.setattr(bench, "load_workload", absent)
+    app = open_page(root, "prune", workload="mnist")
+    assert not app.exception
+    assert any("modelopt fetch mnist" in line and "Digits" in line for line in lines(app))
+    assert "Digits val" in card(app)
+
+
+def test_undo_and_reset_go_back(root: Any) -> None:
+    app = open_page(root, "prune")
+    first = card(app)
+    app.get_by_key("Prune.granularity").set_value("weight")
+    app.run()
+    second = card(app)
+    assert second != first
+    app.run()  # the sidebar is drawn before the page: now it knows the trail
+    app.button("undo").click().run()
+    assert card(app) == first
+    app.get_by_key("Prune.scope").set_value("global")
+    app.run()
+    app.button("reset").click().run()
+    assert card(app) == first
+
+
+def test_snapshots_come_back(root: Any) -> None:
+    app = open_page(root, "prune", view="present", ratio="0.2")
+    first = card(app)
+    app.text_input("snapshot-name").set_value("=HYPERLINK(1)").run()
+    app.button("save-snapshot").click().run()
+    app.session_state["Prune.ratio"] = 0.7
+    app.run()
+    assert card(app) != first
+    app.button("next").click().run()
+    assert not app.exception
+    assert card(app) == first
+    assert any("=HYPERLINK(1)" in t.value for t in app.text)
+
+
+def test_two_sessions_do_not_meet(root: Any) -> None:
+    one, two = open_page(root, "prune", ratio="0.1"), open_page(root, "prune", ratio="0.9")
+    one.run()
+    two.run()
+    assert (one.query_params["ratio"], two.query_params["ratio"]) == ("0.1", "0.9")
+    assert len(one.session_state["runs"]) == len(two.session_state["runs"]) == 1
+
+
+def test_weights_are_as_they_were_after_the_pages_ran(root: Any) -> None:
+    model = mo.baseline("digits", "cnn")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for page in TECHNIQUES:
+        open_page(root, page)
+    kept = bench.load_model("digits", "cnn").state_dict()
+    assert all(bool((kept[name] == tensor).all()) for name, tensor in before.items())
+
+
+# --- the parts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def here() -> bench.Bench:
+    work = mo.workload("digits")
+    return bench.Bench(work, "cnn", mo.baseline("digits", "cnn"), "onnx", "cpu", "tune")
+
+
+def test_numbers_by_hand() -> None:
+    space = numbers.SPACE
+    assert numbers.percent(0.9721) == f"97.2{space}%"
+    assert numbers.points(-0.0081) == f"−{space}0.8{space}pt"
+    assert numbers.points(0.0) == f"±{space}0.0{space}pt"
+    assert [numbers.size(n) for n in (0, 999, 1000, 23_412, 86_800, 9_960_000)] == [
+        f"0{space}B", f"999{space}B", f"1.00{space}kB", f"23.4{space}kB", f"86.8{space}kB", f"9.96{space}MB"
+    ]  # fmt: skip
+    assert [numbers.milliseconds(v) for v in (0.0412, 4.213, 42.13)] == [
+        f"0.041{space}ms", f"4.21{space}ms", f"42.1{space}ms"
+    ]  # fmt: skip
+    assert numbers.change(3.62, "smaller", "larger", "same size") == f"3.6{space}× smaller"
+    assert numbers.change(0.5, "smaller", "larger", "same size") == f"2.0{space}× larger"
+    assert numbers.change(1.0, "smaller", "larger", "same size") == "same size"
+    assert numbers.speed(Estimate(1.3, 0.9, 1.6, 25)) == "same speed"
+    assert numbers.speed(Estimate(1.8, 1.7, 1.9, 25)) == f"1.8{space}× faster"
+    assert (numbers.knob(0.5, 0.01), numbers.knob(4, 1)) == ("0.50", "4")
+    assert (numbers.short(21_386), numbers.whole(21_386)) == (f"21{space}k", "21,386")
+
+
+def test_csv_cells_are_no_formulas() -> None:
+    rows: list[dict[str, sheet.Cell]] = [
+        {"setting": text, "score": -1.5} for text in ("=1+1", "+1", "-1", "@x", "\t=1", "ok")
+    ]
+    read = list(csv.reader(io.StringIO(sheet.to_csv(rows))))
+    assert [row[0] for row in read[1:]] == ["'=1+1", "'+1", "'-1", "'@x", "'\t=1", "ok"]
+    assert {row[1] for row in read[1:]} == {"-1.5"}
+    assert sheet.to_csv([]) == "\n"
+
+
+def test_a_value_in_a_link_goes_to_the_grid() -> None:
+    assert controls.value_from(mo.Prune, "ratio", "0.6234") == 0.62
+    assert controls.value_from(mo.Quantize, "bits", "4") == 4
+    with pytest.raises(ModelOptError, match=r"ratio=0.999 is outside the dial, which goes from 0 to 0.99"):
+        controls.value_from(mo.Prune, "ratio", "0.999")
+    with pytest.raises(ModelOptError, match="unknown criterion 'l3'"):
+        controls.value_from(mo.Prune, "criterion", "l3")
+
+
+def test_the_breaking_point_by_hand() -> None:
+    start: Any = SimpleNamespace(score=Estimate(0.9, 0.88, 0.92, 100))
+
+    def at(value: float, low: float, high: float) -> Point:
+        score = Estimate((low + high) / 2, low, high, 100)
+        return Point(value, SimpleNamespace(score=score))  # type: ignore[arg-type]
+
+    curve = [at(0.0, 0.88, 0.92), at(1.0, 0.1, 0.2), at(0.5, 0.85, 0.91), at(0.75, 0.5, 0.6)]
+    assert guess.breaking_point(curve, start) is curve[3]
+    mirrored = [Point(-p.value, p.measurement) for p in curve]
+    found = guess.breaking_point(mirrored, start)
+    assert found is not None
+    assert found.value == -0.75
+    assert guess.breaking_point(curve[:1], start) is None
+
+
+def test_bars_by_hand() -> None:
+    before = Layer("conv1", "Conv2d", (16, 1, 3, 3), 16, 160, 160, 1000, None)
+    after = Layer("conv1", "Conv2d", (4, 1, 3, 3), 4, 40, 20, 250, 15)
+    assert (layer_table.CHANNELS.share(before, after), layer_table.CHANNELS.text(before, after)) == (0.25, "4 of 16")
+    assert layer_table.WEIGHTS.share(before, after) == 0.125
+    assert (layer_table.BITS.share(before, after), layer_table.BITS.text(before, after)) == (4 / 32, "32 → 4")
+
+
+def test_the_source_tab_writes_a_program_that_runs(here: bench.Bench) -> None:
+    tried = trial.measure(here, mo.Prune(ratio=0.3))
+    printed: list[Any] = []
+    names: dict[str, Any] = {"print": printed.append}
+    code = compile(source.python(tried), "page", "exec")
+    _run(code, names)
+    assert printed[0].size_bytes == tried.measurement.size_bytes
+    assert "--workload digits --model cnn" in source.command(tried)
+
+
+def _run(code: Any, names: dict[str, Any]) -> None:
+    """Run the compiled text of the Source tab: our own, not a user's."""
+    import types
+
+    types.FunctionType(code, names)()
+
+
+def test_the_export_is_one_escaped_file(here: bench.Bench) -> None:
+    tried = trial.measure(here, mo.Prune(ratio=0.3))
+    text = report.html(tried, "<b>no & never</b>")
+    assert "&lt;b&gt;no &amp; never" in text
+    assert "<script" not in text
+    assert "http" not in text  # it loads nothing
+    for part in (here.workload.data_hash, "&quot;ratio&quot;: 0.3", "modelopt run recipe.json", "Python"):
+        assert part in text
+    assert json.loads(mo.to_json((tried.step,)))["steps"][0]["step"] == "Prune"
+
+
+def test_every_workload_has_a_title() -> None:
+    assert [bench.title(name) for name in WORKLOADS][:1] == ["Digits"]
+    assert bench.title("mnist") == "MNIST"
