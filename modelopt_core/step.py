@@ -83,9 +83,10 @@ class Step(BaseModel):
 
     @property
     def label(self) -> str:
-        """The step in a few characters, for tables: the name and what differs from the defaults."""
-        changed = [f"{k}={v}" for k, v in self if v != type(self).model_fields[k].default]
-        return f"{self.name}({', '.join(changed)})"
+        """The step in a few characters, for tables: the name, its knobs and what differs from the defaults."""
+        fields = type(self).model_fields
+        told = [f"{k}={v}" for k, v in self if v != fields[k].default or _annotation(fields[k], Knob)]
+        return f"{self.name}({', '.join(told)})"
 
     @classmethod
     def knob(cls, field: str) -> Knob:

@@ -55,7 +55,8 @@ def test_knob_values_are_distinct_ticks_with_both_ends(points):
 def test_steps_are_values():
     assert mo.Prune(ratio=0.5) == mo.Prune()
     assert hash(mo.Prune(ratio=0.25)) == hash(mo.Prune(ratio=0.25))
-    assert mo.Prune(ratio=0.25).label == "Prune(ratio=0.25)"
+    assert mo.Prune().label == "Prune(ratio=0.5)"
+    assert mo.Prune(ratio=0.25, scope="global").label == "Prune(ratio=0.25, scope=global)"
     assert mo.Prune().changed(ratio=0.1).ratio == 0.1
     with pytest.raises(Exception, match="frozen"):
         mo.Prune().ratio = 0.1
@@ -83,7 +84,7 @@ def test_combine_collapses_the_pool_and_leaves_it_alone():
     before = [p.clone() for m in pool for p in m.parameters()]
     stages = mo.run((mo.Quantize(bits=8), Mean()), pool, w)
     assert [(s.label, s.branch) for s in stages] == [
-        ("baseline", 0), ("baseline", 1), ("Quantize()", 0), ("Quantize()", 1), ("Mean()", 0),
+        ("baseline", 0), ("baseline", 1), ("Quantize(bits=8)", 0), ("Quantize(bits=8)", 1), ("Mean()", 0),
     ]  # fmt: skip
     assert stages[-1].measurement.macs == sum(s.measurement.macs for s in stages[:2])
     assert stages[-1].measurement.score.value > 0.9
