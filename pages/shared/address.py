@@ -44,9 +44,11 @@ def tell(line: str) -> None:
 
 
 def tell_notes() -> None:
-    """Show what was to be told, once."""
-    for line in st.session_state.pop("url.notes", []):
-        st.toast(line[:300], icon=":material/info:", duration="long")
+    """Show what was to be told, once, in one line."""
+    notes = st.session_state.pop("url.notes", [])
+    if notes:
+        more = f" And {len(notes) - 1} more like it." if len(notes) > 1 else ""
+        st.toast(notes[0][:300] + more, icon=":material/info:", duration="long")
 
 
 def own(fields: dict[str, str]) -> None:

@@ -15,6 +15,8 @@ from pages.shared.bench import Bench, load_model
 
 HEADS = ("model", "score on val", "95 % interval", "parameters", "file", "latency, one example", "quartiles", "MACs")
 
+MOST_LABELS, MOST_CHARACTERS = 10, 130  # of the gallery
+
 
 def draw(here: Bench) -> None:
     """A table of all models of the workload; one whose weights are missing says so in its row."""
@@ -58,15 +60,14 @@ def _align(column: int) -> str:
     return ' class="mo-number"' if column else ""
 
 
-def gallery(here: Bench, count: int = 14) -> None:
-    """What the data looks like: the first examples of val with their labels."""
+def gallery(here: Bench) -> None:
+    """What the data looks like: the first example of val of every label."""
     workload = here.workload
-    if workload.show is None:
-        return
-    shown = range(min(count if workload.modality == "image" else 4, len(workload.val)))
+    truths = [int(truth) for truth in workload.val.targets]
     cells = "".join(
-        f"<figure>{examples.shown(workload, i)}<figcaption>{escape(workload.labels[int(workload.val.targets[i])])}"
-        "</figcaption></figure>"
-        for i in shown
+        f"<figure>{examples.shown(workload, truths.index(label), MOST_CHARACTERS)}"
+        f"<figcaption>{escape(name)}</figcaption></figure>"
+        for label, name in enumerate(workload.labels[:MOST_LABELS])
+        if label in truths
     )
     st.html(f'<div class="mo-gallery mo-{escape(workload.modality)}">{cells}</div>')

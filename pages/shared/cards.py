@@ -13,7 +13,7 @@ import streamlit as st
 
 from modelopt_core.estimate import verdict
 from modelopt_core.measure import Comparison
-from pages.shared import numbers, pin
+from pages.shared import numbers
 from pages.shared.bench import DEVICES
 from pages.shared.trial import Trial
 
@@ -52,7 +52,7 @@ def cards(trial: Trial) -> tuple[Card, Card, Card]:
             numbers.size(m.size_bytes),
             numbers.change(before.size_bytes / m.size_bytes, "smaller", "larger", "same size"),
             f"bound by entropy {numbers.size(m.entropy_bytes)}",
-            f"{numbers.whole(m.nonzero)} of {numbers.whole(before.parameters)} weights left",
+            f"{numbers.whole(m.nonzero)} of {numbers.whole(trial.start.parameters)} weights left",
         ),
         Card(
             "latency",
@@ -78,9 +78,8 @@ def draw(trial: Trial, note: str, big: bool) -> None:
 def basis(trial: Trial) -> str:
     """What was measured, against what, and what ran it: val, chance 10.0 % · against cnn, float32 · …"""
     here, m = trial.bench, trial.measurement
-    against = pin.current(here).label
     return (
-        f"{here.workload.title} val, chance {numbers.percent(here.workload.chance)} · against {against} · "
+        f"{here.workload.title} val, chance {numbers.percent(here.workload.chance)} · against {trial.against} · "
         f"{m.runtime}, {m.threads} thread, {DEVICES[m.device]}"
     )
 

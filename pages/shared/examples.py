@@ -55,13 +55,17 @@ def _example(trial: Trial, i: int, group: str) -> str:
     return f'<div class="mo-example mo-{group}">{shown(workload, i)}<p>{said}</p></div>'
 
 
-def shown(workload: Workload, i: int) -> str:
-    """Example i of val as HTML: a picture (data URI) or its text."""
+def shown(workload: Workload, i: int, characters: int = MOST_CHARACTERS) -> str:
+    """Example i of val as HTML: a picture (data URI), or its text, cut where it is long."""
     seen = workload.show("val", i) if workload.show else ""
     alt = f"example {i}, truth {workload.labels[int(workload.val.targets[i])]}"
     if isinstance(seen, str):
-        return f"<blockquote>{escape(seen[:MOST_CHARACTERS])}</blockquote>"
+        return f"<blockquote>{escape(_cut(seen, characters))}</blockquote>"
     pixels = np.clip(np.asarray(seen) * 255, 0, 255).astype(np.uint8)  # (h, w) or (h, w, 3) in [0, 1]
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+
+
+def _cut(text: str, characters: int) -> str:
+    return text if len(text) <= characters else f"{text[:characters].rsplit(' ', 1)[0]} …"

@@ -82,7 +82,7 @@ def page(technique: Technique) -> None:
     controls.prepare(technique.step)
     here = bench.current()
     if here.view == "present":
-        present.bar(technique.name, technique.step, controls.keys(technique.step), lambda: _export(technique))
+        st.fragment(_bar, key="bar")(technique)
     else:
         _head(technique)
     with calm():
@@ -107,9 +107,11 @@ def _trial(technique: Technique) -> trials.Trial:
     return trials.measure(bench.current(), controls.current(technique.step))
 
 
-def _export(technique: Technique) -> str:
-    trial = _trial(technique)
-    return report.html(trial, technique.note(trial.step, trial.measurement))
+def _bar(technique: Technique) -> None:
+    with calm():
+        trial = _trial(technique)
+        note = technique.note(trial.step, trial.measurement)
+        present.bar(technique.name, technique.step, controls.keys(technique.step), lambda: report.html(trial, note))
 
 
 def _sweep(technique: Technique) -> trials.Sweep:
@@ -182,7 +184,7 @@ def _released(technique: Technique, key: str) -> None:
     view = st.session_state["view"]
     if view == "learn":
         guess.make(key, float(value))  # type: ignore[arg-type]
-    st.rerun(["cards", "dial", "history"] if view == "present" else ["cards", "dial", "tabs", "history"])
+    st.rerun(["cards", "dial", "bar", "history"] if view == "present" else ["cards", "dial", "tabs", "history"])
 
 
 def _tabs(technique: Technique) -> None:

@@ -32,11 +32,11 @@ def forget() -> None:
 
 
 def breaking_point(points: Sequence[Point], start: Measurement) -> Point | None:
-    """The first setting, seen from the knob's better end, whose whole interval lies below the baseline's score."""
+    """The first setting, seen from the knob's better end, with an interval wholly below the baseline's."""
     ordered = sorted(points, key=lambda point: point.value)
     if ordered and ordered[0].measurement.score.value < ordered[-1].measurement.score.value:
         ordered.reverse()
-    return next((p for p in ordered if p.measurement.score.high < start.score.value), None)
+    return next((p for p in ordered if p.measurement.score.high < start.score.low), None)
 
 
 def answer(guessed: float, sweep: Sweep, start: Measurement, knob: Knob) -> str:

@@ -21,7 +21,7 @@ from pages.shared.trial import Trial
 PERCENT, MS, RATIO = "%.1f %%", "%.3f ms", "%.2f ×"
 COLUMNS = {
     "score": ("score", PERCENT), "score low": ("low", PERCENT), "score high": ("high", PERCENT),
-    "size bytes": ("size", "%d B"), "latency ms": ("latency", MS), "speedup": ("faster", RATIO),
+    "size bytes": ("size, B", "localized"), "latency ms": ("latency", MS), "speedup": ("faster", RATIO),
     "macs": ("MACs", "localized"), "nonzero": ("nonzero", "localized"),
 }  # fmt: skip
 
@@ -60,35 +60,55 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Cell]]:
 def _runs(here: Bench) -> None:
     runs = history.runs()
     rows = run_rows(runs)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.html('<p class="mo-foot"><b>Released settings</b>. Choose one to pin it, two to compare.</p>')
-        _download("Runs as CSV", rows, "modelopt-runs.csv", "runs-csv")
+    st.html('<p class="mo-foot"><b>Released settings</b> of this session. Choose one to pin it, two to compare.</p>')
     event: Any = st.dataframe(
-        pd.DataFrame(rows), hide_index=True, on_select="rerun", selection_mode="multi-row", key="runs-table",
-        column_config=_config(), alt="Released settings and their measurements",
-    )  # fmt: skip
+        pd.DataFrame(rows),
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="multi-row",
+        key="runs-table",
+        column_config=_config(),
+        alt="Released settings and their measurements",
+    )
     chosen = [runs[i] for i in event.selection.rows if i < len(runs)]
-    pinned = pin.current(here)
+    one = chosen[0] if len(chosen) == 1 and chosen[0].workload == here.workload.name else None
     with st.container(horizontal=True):
-        one = chosen[0] if len(chosen) == 1 and chosen[0].workload == here.workload.name else None
-        if st.button("Pin as baseline", icon=":material/keep:", disabled=one is None, key="pin-run") and one:
-            pin.pin(here, one.model, (one.step,))
-            st.rerun()
-        if st.button("Unpin", disabled=not pinned.steps, key="unpin-run"):
-            pin.unpin()
-            st.rerun()
+        st.button(
+            "Pin as baseline",
+            icon=":material/keep:",
+            disabled=one is None,
+            on_click=_pin,
+            args=(here, one),
+            key="pin-run",
+            help="Every change on the cards is then against this setting.",
+        )
+        _download("Runs as CSV", rows, "modelopt-runs.csv", "runs-csv")
     if len(chosen) == 2:
         st.html(_side_by_side(here, chosen[0], chosen[1]))
+
+
+def _pin(here: Bench, run: Run | None) -> None:
+    if run is not None:
+        pin.pin(here, run.model, (run.step,))
+        st.rerun()
 
 
 def _curve(trial: Trial, knob: str, points: Sequence[Point]) -> None:
     found = sorted(points, key=lambda p: p.value)
     rows: list[dict[str, Cell]] = [{knob: p.value, **numbers_of(p.measurement)} for p in found]
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.html(f'<p class="mo-foot"><b>The curve</b>: {len(rows)} measured settings of {escape(knob)}.</p>')
-        _download("Curve as CSV", rows, "modelopt-curve.csv", "curve-csv")
-    st.dataframe(pd.DataFrame(rows), hide_index=True, key="curve-table", column_config=_config(), height=248,
-                 alt=f"Score, size and latency at every measured {knob} of {trial.step.name}")  # fmt: skip
+    st.html(
+        f'<p class="mo-foot"><b>The curve</b>: {len(rows)} measured settings of '
+        f"{escape(knob)}, against the model as it came.</p>"
+    )
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        key="curve-table",
+        column_config=_config(),
+        height=248,
+        alt=f"Score, size and latency at every measured {knob} of {trial.step.name}",
+    )
+    _download("Curve as CSV", rows, "modelopt-curve.csv", "curve-csv")
 
 
 def _config() -> dict[str, Any]:
@@ -97,7 +117,7 @@ def _config() -> dict[str, Any]:
 
 def _download(label: str, rows: list[dict[str, Cell]], name: str, key: str) -> None:
     st.download_button(label, lambda: to_csv(rows), name, "text/csv", key=key, on_click="ignore",
-                       icon=":material/download:", type="tertiary", disabled=not rows)  # fmt: skip
+                       icon=":material/download:", disabled=not rows)  # fmt: skip
 
 
 def _side_by_side(here: Bench, first: Run, second: Run) -> str:

@@ -33,6 +33,7 @@ class Trial:
     start: Measurement
     on_curve: Measurement
     comparison: Comparison
+    against: str  # what the pinned baseline is called
 
     @cached_property
     def said(self) -> tuple[Predictions, Predictions]:
@@ -48,12 +49,23 @@ def measure(bench: Bench, step: Transform) -> Trial:
     how = {"runtime": bench.runtime, "device": bench.device}
     with turns.waiting():
         start, result = mo.run((step,), [bench.model], bench.workload, **how)
-        before = pin.current(bench).model(bench)
+        pinned = pin.current(bench)
+        before = pinned.model(bench)
         reference = mo.measure(before, bench.workload, **how)
         found = mo.measure(result.model, bench.workload, baseline=before, **how)
         compared = mo.compare(before, result.model, bench.workload, **how)
-    return Trial(bench, step, before, result.model, reference, found, start.measurement, result.measurement,
-                 compared)  # fmt: skip
+    return Trial(
+        bench=bench,
+        step=step,
+        before=before,
+        after=result.model,
+        reference=reference,
+        measurement=found,
+        start=start.measurement,
+        on_curve=result.measurement,
+        comparison=compared,
+        against=pinned.label,
+    )
 
 
 def sweep(bench: Bench, step: Transform, field: str) -> Sweep:
