@@ -19,7 +19,7 @@ from modelopt_core.estimate import Estimate
 from modelopt_core.layers import Layer
 from modelopt_core.recipe import Point
 from modelopt_core.workload import WORKLOADS, Workload
-from pages.shared import bench, controls, guess, layer_table, numbers, report, sheet, source, trial
+from pages.shared import bench, controls, guess, layer_table, report, sheet, source, trial, units
 
 TIMEOUT_S = 60
 TECHNIQUES = ("prune", "quantize")
@@ -219,23 +219,23 @@ def here() -> bench.Bench:
 
 
 def test_numbers_by_hand() -> None:
-    space = numbers.SPACE
-    assert numbers.percent(0.9721) == f"97.2{space}%"
-    assert numbers.points(-0.0081) == f"−{space}0.8{space}pt"
-    assert numbers.points(0.0) == f"±{space}0.0{space}pt"
-    assert [numbers.size(n) for n in (0, 999, 1000, 23_412, 86_800, 9_960_000)] == [
+    space = units.SPACE
+    assert units.percent(0.9721) == f"97.2{space}%"
+    assert units.points(-0.0081) == f"−{space}0.8{space}pt"
+    assert units.points(0.0) == f"±{space}0.0{space}pt"
+    assert [units.size(n) for n in (0, 999, 1000, 23_412, 86_800, 9_960_000)] == [
         f"0{space}B", f"999{space}B", f"1.00{space}kB", f"23.4{space}kB", f"86.8{space}kB", f"9.96{space}MB"
     ]  # fmt: skip
-    assert [numbers.milliseconds(v) for v in (0.0412, 4.213, 42.13)] == [
+    assert [units.milliseconds(v) for v in (0.0412, 4.213, 42.13)] == [
         f"0.041{space}ms", f"4.21{space}ms", f"42.1{space}ms"
     ]  # fmt: skip
-    assert numbers.change(3.62, "smaller", "larger", "same size") == f"3.6{space}× smaller"
-    assert numbers.change(0.5, "smaller", "larger", "same size") == f"2.0{space}× larger"
-    assert numbers.change(1.0, "smaller", "larger", "same size") == "same size"
-    assert numbers.speed(Estimate(1.3, 0.9, 1.6, 25)) == "same speed"
-    assert numbers.speed(Estimate(1.8, 1.7, 1.9, 25)) == f"1.8{space}× faster"
-    assert (numbers.knob(0.5, 0.01), numbers.knob(4, 1)) == ("0.50", "4")
-    assert (numbers.short(21_386), numbers.whole(21_386)) == (f"21{space}k", "21,386")
+    assert units.change(3.62, "smaller", "larger", "same size") == f"3.6{space}× smaller"
+    assert units.change(0.5, "smaller", "larger", "same size") == f"2.0{space}× larger"
+    assert units.change(1.0, "smaller", "larger", "same size") == "same size"
+    assert units.speed(Estimate(1.3, 0.9, 1.6, 25)) == "same speed"
+    assert units.speed(Estimate(1.8, 1.7, 1.9, 25)) == f"1.8{space}× faster"
+    assert (units.knob(0.5, 0.01), units.knob(4, 1)) == ("0.50", "4")
+    assert (units.short(21_386), units.whole(21_386)) == (f"21{space}k", "21,386")
 
 
 def test_csv_cells_are_no_formulas() -> None:

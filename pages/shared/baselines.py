@@ -10,7 +10,7 @@ import modelopt_core as mo
 from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.measure import Measurement
-from pages.shared import examples, numbers
+from pages.shared import examples, units
 from pages.shared.bench import Bench, load_model
 
 HEADS = ("model", "score on val", "95 % interval", "parameters", "file", "latency, one example", "quartiles", "MACs")
@@ -46,13 +46,13 @@ def _cells(name: str, found: Measurement) -> tuple[str, ...]:
     noisy = " (noisy)" if found.noisy else ""
     return (
         name,
-        numbers.percent(found.score.value),
-        f"{numbers.percent_interval(found.score)}, n = {numbers.whole(found.score.n)}",
-        numbers.whole(found.parameters),
-        numbers.size(found.size_bytes),
-        numbers.milliseconds(found.latency_ms.value) + noisy,
-        numbers.milliseconds_interval(found.latency_ms),
-        numbers.whole(found.macs),
+        units.percent(found.score.value),
+        f"{units.percent_interval(found.score)}, n = {units.whole(found.score.n)}",
+        units.whole(found.parameters),
+        units.size(found.size_bytes),
+        units.milliseconds(found.latency_ms.value) + noisy,
+        units.milliseconds_interval(found.latency_ms),
+        units.whole(found.macs),
     )
 
 

@@ -13,7 +13,7 @@ import streamlit as st
 
 from modelopt_core.estimate import verdict
 from modelopt_core.measure import Comparison
-from pages.shared import numbers
+from pages.shared import units
 from pages.shared.bench import DEVICES
 from pages.shared.trial import Trial
 
@@ -40,27 +40,27 @@ def cards(trial: Trial) -> tuple[Card, Card, Card]:
             "score",
             f"Score · {m.metric}",
             score.how,
-            numbers.percent(score.value),
-            f"{numbers.points(trial.comparison.delta.value)}, {significance(trial.comparison)}",
-            f"{numbers.percent_interval(score)} · n = {numbers.whole(score.n)}",
+            units.percent(score.value),
+            f"{units.points(trial.comparison.delta.value)}, {significance(trial.comparison)}",
+            f"{units.percent_interval(score)} · n = {units.whole(score.n)}",
             f"{flips(trial.comparison)}{probability(trial.comparison)}",
         ),
         Card(
             "size",
             f"Size · {m.size_label}",
             "measured",
-            numbers.size(m.size_bytes),
-            numbers.change(before.size_bytes / m.size_bytes, "smaller", "larger", "same size"),
-            f"bound by entropy {numbers.size(m.entropy_bytes)}",
-            f"{numbers.whole(m.nonzero)} of {numbers.whole(trial.start.parameters)} weights left",
+            units.size(m.size_bytes),
+            units.change(before.size_bytes / m.size_bytes, "smaller", "larger", "same size"),
+            f"bound by entropy {units.size(m.entropy_bytes)}",
+            f"{units.whole(m.nonzero)} of {units.whole(trial.start.parameters)} weights left",
         ),
         Card(
             "latency",
             f"Latency · one {one}",
             "noisy" if m.noisy else "measured",
-            numbers.milliseconds(latency.value),
-            numbers.speed(m.speedup),
-            f"{numbers.milliseconds_interval(latency)} quartiles",
+            units.milliseconds(latency.value),
+            units.speed(m.speedup),
+            f"{units.milliseconds_interval(latency)} quartiles",
             f"MACs {fewer(before.macs, m.macs)}",
         ),
     )
@@ -79,7 +79,7 @@ def basis(trial: Trial) -> str:
     """What was measured, against what, and what ran it: val, chance 10.0 % · against cnn, float32 · …"""
     here, m = trial.bench, trial.measurement
     return (
-        f"{here.workload.title} val, chance {numbers.percent(here.workload.chance)} · against {trial.against} · "
+        f"{here.workload.title} val, chance {units.percent(here.workload.chance)} · against {trial.against} · "
         f"{m.runtime}, {m.threads} thread, {DEVICES[m.device]}"
     )
 
@@ -95,8 +95,8 @@ def significance(comparison: Comparison) -> str:
 def flips(comparison: Comparison) -> str:
     """3 lost, 0 won"""
     if comparison.flips is None:
-        return f"{numbers.whole(len(comparison.changed))} changed"
-    return f"{numbers.whole(comparison.flips.lost)} lost, {numbers.whole(comparison.flips.won)} won"
+        return f"{units.whole(len(comparison.changed))} changed"
+    return f"{units.whole(comparison.flips.lost)} lost, {units.whole(comparison.flips.won)} won"
 
 
 def probability(comparison: Comparison) -> str:
@@ -109,7 +109,7 @@ def probability(comparison: Comparison) -> str:
 
 def fewer(before: int, after: int) -> str:
     """3.1 × fewer"""
-    return numbers.change(before / max(1, after), "fewer", "more", "unchanged")
+    return units.change(before / max(1, after), "fewer", "more", "unchanged")
 
 
 def _html(card: Card) -> str:

@@ -11,7 +11,7 @@ import streamlit as st
 from PIL import Image
 
 from modelopt_core.workload import Workload
-from pages.shared import numbers
+from pages.shared import units
 from pages.shared.trial import Trial
 
 MOST = 36  # pictures on one page; more can't be taken in
@@ -49,8 +49,8 @@ def _example(trial: Trial, i: int, group: str) -> str:
     truth, was, now = (labels[int(found)] for found in (workload.val.targets[i], before.answers[i], after.answers[i]))
     said = (
         f'truth <b>{escape(truth)}</b><br><span class="mo-tag">{escape(was)} {ARROW} {escape(now)}</span><br>'
-        f"<small>sure {numbers.percent(float(before.confidence[i]))} {ARROW} "
-        f"{numbers.percent(float(after.confidence[i]))}</small>"
+        f"<small>sure {units.percent(float(before.confidence[i]))} {ARROW} "
+        f"{units.percent(float(after.confidence[i]))}</small>"
     )
     return f'<div class="mo-example mo-{group}">{shown(workload, i)}<p>{said}</p></div>'
 

@@ -10,7 +10,7 @@ from modelopt_core.measure import Measurement
 from modelopt_core.recipe import Point
 from modelopt_core.step import Knob
 from modelopt_core.sweep import Sweep
-from pages.shared import numbers
+from pages.shared import units
 
 NEAR = 0.03  # of the knob's range: the curve is not measured finer
 
@@ -41,17 +41,17 @@ def breaking_point(points: Sequence[Point], start: Measurement) -> Point | None:
 
 def answer(guessed: float, sweep: Sweep, start: Measurement, knob: Knob) -> str:
     """How near the guess was, in one or two sentences, from measured points."""
-    said = f"Your guess: {knob.symbol} = {numbers.knob(guessed, knob.step)}."
+    said = f"Your guess: {knob.symbol} = {units.knob(guessed, knob.step)}."
     if not sweep.done:
         return f"{said} Measuring the curve: {len(sweep.points)} of {sweep.total} points."
     found = breaking_point(sweep.points, start)
     if found is None:
-        return f"{said} Measured: it never breaks; no setting is clearly below {numbers.percent(start.score.value)}."
+        return f"{said} Measured: it never breaks; no setting is clearly below {units.percent(start.score.value)}."
     away = abs(found.value - guessed)
-    near = "spot on" if away <= NEAR * (knob.high - knob.low) else f"{numbers.knob(away, knob.step)} away"
+    near = "spot on" if away <= NEAR * (knob.high - knob.low) else f"{units.knob(away, knob.step)} away"
     score = found.measurement.score
     return (
-        f"{said} Measured: from {knob.symbol} = {numbers.knob(found.value, knob.step)} the score is clearly below the "
-        f"baseline's {numbers.percent(start.score.value)} ({numbers.percent(score.value)}, at most "
-        f"{numbers.percent(score.high)}). You were {near}."
+        f"{said} Measured: from {knob.symbol} = {units.knob(found.value, knob.step)} the score is clearly below the "
+        f"baseline's {units.percent(start.score.value)} ({units.percent(score.value)}, at most "
+        f"{units.percent(score.high)}). You were {near}."
     )

@@ -11,7 +11,7 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.layers import Layer
-from pages.shared import numbers
+from pages.shared import units
 from pages.shared.trial import Trial
 
 FLOAT_BITS = 32
@@ -36,7 +36,7 @@ CHANNELS = Bars("channels kept", lambda a, b: b.outputs / a.outputs, lambda a, b
 WEIGHTS = Bars(
     "weights kept",
     lambda a, b: b.nonzero / max(1, a.parameters),
-    lambda a, b: numbers.percent(b.nonzero / max(1, a.parameters)),
+    lambda a, b: units.percent(b.nonzero / max(1, a.parameters)),
 )
 BITS = Bars("bits a weight", lambda a, b: bits(b) / FLOAT_BITS, lambda a, b: f"{bits(a):g} {ARROW} {bits(b):g}")
 
@@ -75,5 +75,5 @@ def _row(old: Layer, new: Layer, bars: Bars) -> str:
 
 def _pair(before: int, after: int) -> str:
     if before == after:
-        return f"<small>unchanged</small> {numbers.whole(after)}"
-    return f"<small>{numbers.whole(before)} {ARROW}</small> {numbers.whole(after)}"
+        return f"<small>unchanged</small> {units.whole(after)}"
+    return f"<small>{units.whole(before)} {ARROW}</small> {units.whole(after)}"

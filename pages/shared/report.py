@@ -10,7 +10,7 @@ from html import escape
 
 import modelopt_core as mo
 from modelopt_core import identity
-from pages.shared import cards, numbers, source
+from pages.shared import cards, source, units
 from pages.shared.trial import Trial
 
 PACKAGES = ("torch", "onnxruntime", "numpy", "streamlit")
@@ -55,9 +55,9 @@ def provenance(trial: Trial) -> dict[str, str]:
     return {
         "workload": f"{here.workload.title}: {here.workload.note}",
         "data, sha256": here.workload.data_hash,
-        "model": f"{here.model_name}, {numbers.whole(trial.start.parameters)} parameters",
+        "model": f"{here.model_name}, {units.whole(trial.start.parameters)} parameters",
         "model, sha256": identity.key(here.model),
-        "split": f"val, {numbers.whole(m.score.n)} examples",
+        "split": f"val, {units.whole(m.score.n)} examples",
         "runtime": f"{m.runtime}, {m.threads} thread, batch {m.batch}, {m.device}",
         "versions": f"modelopt-studio {_version()}, {versions}, Python {platform.python_version()}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",

@@ -12,7 +12,7 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
 from modelopt_core.recipe import Point
-from pages.shared import cards, history, numbers, pin
+from pages.shared import cards, history, pin, units
 from pages.shared.bench import Bench, load_model
 from pages.shared.history import Run
 from pages.shared.sheet import Cell, to_csv
@@ -124,17 +124,17 @@ def _side_by_side(here: Bench, first: Run, second: Run) -> str:
     """Two runs as columns, and between them the paired test where both answered the same examples."""
     a, b = first.measurement, second.measurement
     lines = [
-        ("score", *(f"{numbers.percent(m.score.value)} ({numbers.percent_interval(m.score)})" for m in (a, b))),
-        ("size", numbers.size(a.size_bytes), numbers.size(b.size_bytes)),
-        ("latency", numbers.milliseconds(a.latency_ms.value), numbers.milliseconds(b.latency_ms.value)),
-        ("MACs", numbers.whole(a.macs), numbers.whole(b.macs)),
+        ("score", *(f"{units.percent(m.score.value)} ({units.percent_interval(m.score)})" for m in (a, b))),
+        ("size", units.size(a.size_bytes), units.size(b.size_bytes)),
+        ("latency", units.milliseconds(a.latency_ms.value), units.milliseconds(b.latency_ms.value)),
+        ("MACs", units.whole(a.macs), units.whole(b.macs)),
     ]
-    changes = ["", numbers.change(a.size_bytes / b.size_bytes, "smaller", "larger", "same size"), "", ""]
+    changes = ["", units.change(a.size_bytes / b.size_bytes, "smaller", "larger", "same size"), "", ""]
     changes[3] = cards.fewer(a.macs, b.macs)
     if first.workload == second.workload == here.workload.name:
         models = [run.step.apply(load_model(run.workload, run.model), here.workload) for run in (first, second)]
         found = mo.compare(models[0], models[1], here.workload, runtime=here.runtime, device=here.device)
-        changes[0] = f"{numbers.points(found.delta.value)}, {cards.significance(found)}; {cards.flips(found)}"
+        changes[0] = f"{units.points(found.delta.value)}, {cards.significance(found)}; {cards.flips(found)}"
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (*line, change)) + "</tr>"
         for line, change in zip(lines, changes, strict=True)
