@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.machine import HEADER, machine, row
+from benchmarks.screen import DRAWN, Traffic, releases, start
+from benchmarks.server import served
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -110,28 +114,49 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
-def main() -> None:
-    """Print L1 on the first page with a Dial: while the curve is being measured, and after."""
-    from benchmarks.machine import HEADER, machine, row
-    from benchmarks.server import served
+def drags(page: Page, when: str) -> None:
+    """Print L1."""
+    found = []
+    for _ in range(DRAGS):
+        found.append(drag(page))
+        page.wait_for_timeout(1_000)
+    work = [t for one in found for t in one.work_ms]
+    between = [t for one in found for t in one.interval_ms]
+    print(row("L1", f"work per frame of a drag of 60 moves, {when}", work, f"p95 ≤ {WORK_BAR_MS:g}"))
+    print(row("L1", f"between frames, {when}", between, "60 a second"))
+    kept = all(one.same_node and not one.removed for one in found)
+    print(
+        f"| L1 | messages to Python, {when} | {DRAGS} | {sum(d.messages for d in found)} | chart kept: {kept} | | | 0 |"
+    )
 
-    print(f"{machine()}\n\n{HEADER}")
-    with served("--no-browser") as address, chromium() as browser:
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.goto(f"{address}/prune")
-        page.wait_for_selector(".dial .plot .main-svg", timeout=60_000)
-        for when in ("while measuring", "measured"):
-            if when == "measured":
+
+def main() -> None:
+    """Print L1, L2, L6 and L7."""
+    print(f"{machine()}\n\n{HEADER}", flush=True)
+    with chromium() as browser:
+        print(row("L6", "start of the process to a drawn Dial on /prune", [start(browser) for _ in range(7)], "≤ 5000"))
+        with served("--no-browser") as address:
+            for name in ("prune", "quantize"):
+                page, traffic = browser.new_page(viewport={"width": 1440, "height": 900}), Traffic()
+                traffic.listen(page)
+                page.goto(f"{address}/{name}")
+                page.wait_for_selector(DRAWN, timeout=60_000)
+                if name == "prune":
+                    drags(page, "while measuring")
                 page.locator(".dial.busy").wait_for(state="detached", timeout=120_000)
-            drags = []
-            for _ in range(DRAGS):
-                drags.append(drag(page))
-                page.wait_for_timeout(1_000)
-            work = [each for one in drags for each in one.work_ms]
-            print(row("L1", f"work per frame of a drag of 60 moves, {when}", work, f"p95 {WORK_BAR_MS:g}"))
-            print(row("L1", f"between frames, {when}", [t for one in drags for t in one.interval_ms], "60 a second"))
-        print(f"\nMessages to Python in the last {DRAGS} drags: {sum(one.messages for one in drags)}.", end=" ")
-        print(f"Node kept: {all(one.same_node and not one.removed for one in drags)}.")
+                if name == "prune":
+                    drags(page, "measured")
+                first, again, sizes = releases(page, traffic, rounds=6)
+                print(
+                    row("L2", f"{name}: release to everything updated, measured before", again, "p50 ≤ 200, p95 ≤ 400")
+                )
+                print(row("", f"{name}: release to everything updated, first visit", first, "reported"))
+                charts = page.locator(".js-plotly-plot").count()
+                largest = f"{max(sizes) / 1000:.1f} kB, {charts} charts"
+                print(
+                    f"| L7 | {name}: largest release, all messages | {len(sizes)} | {largest} | | | | ≤ 100 kB, ≤ 4 |"
+                )
+                page.close()
 
 
 if __name__ == "__main__":
