@@ -62,7 +62,7 @@ def release(page: Page, share: float) -> float:
     page.mouse.move(box["x"] + thumb + now * (box["width"] - 2 * thumb), y)
     page.mouse.down()
     page.mouse.move(box["x"] + thumb + share * (box["width"] - 2 * thumb), y, steps=4)
-    page.evaluate(f"globalThis.watching = ({WATCH})({QUIET_MS})")
+    page.evaluate(f"() => {{ globalThis.watching = ({WATCH})({QUIET_MS}); }}")  # not awaited here
     page.wait_for_timeout(60)
     page.mouse.up()
     result: dict[str, Any] = page.evaluate("globalThis.watching")
