@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import streamlit as st
 
@@ -52,8 +53,8 @@ class Technique:
     step: type[Transform]
     knob: str
     question: str
-    bars: Callable[[Transform], layer_table.Bars]
-    note: Callable[[Transform, Measurement], str]
+    bars: Callable[[Any], layer_table.Bars]
+    note: Callable[[Any, Measurement], str]
     unit: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 

@@ -38,22 +38,24 @@ class Trial:
     @cached_property
     def said(self) -> tuple[Predictions, Predictions]:
         """What both models answered on val."""
-        how = {"runtime": self.bench.runtime, "device": self.bench.device}
-        return mo.predictions(self.before, self.bench.workload, **how), mo.predictions(
-            self.after, self.bench.workload, **how
+        here = self.bench
+        before, after = (
+            mo.predictions(model, here.workload, runtime=here.runtime, device=here.device)
+            for model in (self.before, self.after)
         )
+        return before, after
 
 
 def measure(bench: Bench, step: Transform) -> Trial:
     """Apply the step and measure it against the pinned baseline. Somebody waits: the background stands still."""
-    how = {"runtime": bench.runtime, "device": bench.device}
+    model, workload, runtime, device = bench.model, bench.workload, bench.runtime, bench.device
     with turns.waiting():
-        start, result = mo.run((step,), [bench.model], bench.workload, **how)
+        start, result = mo.run((step,), [model], workload, runtime=runtime, device=device)
         pinned = pin.current(bench)
         before = pinned.model(bench)
-        reference = mo.measure(before, bench.workload, **how)
-        found = mo.measure(result.model, bench.workload, baseline=before, **how)
-        compared = mo.compare(before, result.model, bench.workload, **how)
+        reference = mo.measure(before, workload, runtime=runtime, device=device)
+        found = mo.measure(result.model, workload, runtime=runtime, device=device, baseline=before)
+        compared = mo.compare(before, result.model, workload, runtime=runtime, device=device)
     return Trial(
         bench=bench,
         step=step,
