@@ -14,7 +14,7 @@ def note(step: mo.Quantize, found: Measurement) -> str:
     """Which kernels ran: integer ones, some of both, or floats that lie on a grid."""
     if "int8" in found.runtime:
         return "" if found.score.how == "measured" else "integer kernels ran, but not in every layer"
-    return f"no integer kernel for {step.bits} bits: stored small, runs at float speed"
+    return f"no integer kernel for {step.bits} bit{'s' if step.bits > 1 else ''}: stored small, runs at float speed"
 
 
 frame.page(

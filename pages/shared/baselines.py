@@ -15,7 +15,8 @@ from pages.shared.bench import Bench, load_model
 
 HEADS = ("model", "score on val", "95 % interval", "parameters", "file", "latency, one example", "quartiles", "MACs")
 
-MOST_LABELS, MOST_CHARACTERS = 10, 130  # of the gallery
+MOST = {"image": 10, "text": 6}  # examples in the gallery: one row of pictures, two of texts
+MOST_CHARACTERS = 130
 
 
 def draw(here: Bench) -> None:
@@ -67,7 +68,7 @@ def gallery(here: Bench) -> None:
     cells = "".join(
         f"<figure>{examples.shown(workload, truths.index(label), MOST_CHARACTERS)}"
         f"<figcaption>{escape(name)}</figcaption></figure>"
-        for label, name in enumerate(workload.labels[:MOST_LABELS])
+        for label, name in enumerate(workload.labels[: MOST.get(workload.modality, 6)])
         if label in truths
     )
     st.html(f'<div class="mo-gallery mo-{escape(workload.modality)}">{cells}</div>')

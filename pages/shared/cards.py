@@ -77,9 +77,9 @@ def draw(trial: Trial, note: str, big: bool) -> None:
 
 def basis(trial: Trial) -> str:
     """What was measured, against what, and what ran it: val, chance 10.0 % · against cnn, float32 · …"""
-    here, m = trial.bench, trial.measurement
+    work, m = trial.bench.workload, trial.measurement
     return (
-        f"{here.workload.title} val, chance {units.percent(here.workload.chance)} · against {trial.against} · "
+        f"{work.title} val, chance {units.percent(work.chance)}, 95 % intervals · against {trial.against} · "
         f"{m.runtime}, {m.threads} thread, {DEVICES[m.device]}"
     )
 

@@ -75,5 +75,5 @@ def _row(old: Layer, new: Layer, bars: Bars) -> str:
 
 def _pair(before: int, after: int) -> str:
     if before == after:
-        return f"<small>unchanged</small> {units.whole(after)}"
+        return units.whole(after)
     return f"<small>{units.whole(before)} {ARROW}</small> {units.whole(after)}"
