@@ -1,39 +1,54 @@
 """Which channels are coupled, and cutting them out.
 
 A channel can only go where everything that touches it lets it go: the layer that makes it, the normalisation over it,
-the layers that read it, and every other layer whose output is added to it. `groups` walks the traced graph and joins
-what must go together; `narrow` cuts a copy. What the walk does not know, it leaves alone and says why.
+the layers that read it, and every other layer whose output is added to it. `groups` walks the traced graph (graph/) and
+joins what must go together; `narrow` cuts a copy. What the walk does not know, it leaves alone and says why.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from modelopt_core.attention import FewerHeads
 from modelopt_core.errors import ModelOptError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+ROWS = (
+    "weight", "bias", "running_mean", "running_var", "weight_scale", "weight_zero_point",
+    "in_proj_weight", "in_proj_bias",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Member:
-    """One side of a layer: it makes (`out`), reads (`in`) or carries (`norm`) each channel, `repeat` times in a row."""
+    """One side of a layer: it makes (`out`), reads (`in`) or carries (`norm`) the channels of a group.
+
+    places: (C, repeat): where each channel lies among the `length` rows (`out`, `norm`) or columns (`in`).
+    """
 
     layer: str
     role: str
-    repeat: int = 1
+    places: Tensor
+    length: int
+
+    @property
+    def repeat(self) -> int:
+        """Rows or columns of one channel."""
+        return self.places.shape[1]
 
 
 @dataclass
 class Group:
-    """Channels that must go together. `frozen` says why they must stay, or is empty."""
+    """Channels that the same layers touch; each may go by itself. `frozen` says why they must stay, or is empty."""
 
-    name: str  # the first layer that makes them
+    name: str  # the first layer that makes them; "layer[i]" where its channels from i on part from the earlier ones
     size: int
     members: list[Member] = field(default_factory=list)
     frozen: str = ""
@@ -53,20 +68,25 @@ def groups(model: nn.Module, example: Tensor) -> list[Group]:
 
 def weights(model: nn.Module, group: Group) -> Tensor:
     """(C, n): for each channel of the group, the weights of all layers that make it."""
-    rows = [_out_rows(model.get_submodule(m.layer)) for m in group.members if m.role == "out"]
+    makers = [m for m in group.members if m.role == "out"]
+    rows = [_out_rows(model.get_submodule(m.layer))[m.places].flatten(1) for m in makers]
     return torch.cat(rows, dim=1)
 
 
 def narrow(model: nn.Module, found: list[Group], keep: Mapping[str, Tensor]) -> nn.Module:
     """A copy of the model with only the kept channels. keep: group name -> sorted indices (k,), k ≥ 1."""
-    thin = copy.deepcopy(model)
+    thin, gone = copy.deepcopy(model), defaultdict(list)
     for group in found:
         if group.name not in keep or len(keep[group.name]) == group.size:
             continue
         if group.frozen:
             raise ModelOptError(f"channels of {group.name} can't be cut: {group.frozen}; leave the layer out")
+        stays = torch.zeros(group.size, dtype=torch.bool).index_fill(0, keep[group.name], True)
         for member in group.members:
-            _slice(thin.get_submodule(member.layer), member, keep[group.name])
+            gone[member.layer, member.role, member.length].append(member.places[~stays].flatten())
+    for (layer, role, length), places in gone.items():  # a layer may read several groups: all at once
+        left = torch.ones(length, dtype=torch.bool).index_fill(0, torch.cat(places), False)
+        _slice(thin.get_submodule(layer), role, left.nonzero().flatten())
     return _note(thin, found, keep)
 
 
@@ -85,8 +105,12 @@ def cut(
     found = groups(model, example)
     keep = {g.name: strongest(score(weights(model, g)), ratio) for g in found if not g.frozen}
     thin = narrow(model, found, keep).eval()
-    with torch.no_grad():
-        thin(example)
+    try:
+        with torch.no_grad():
+            thin(example)
+    except (RuntimeError, ValueError) as error:
+        name, why = type(model).__name__, str(error).split("\n", 1)[0][:120]
+        raise ModelOptError(f"{name} does not run with fewer channels ({why}); prune its parts before") from error
     return thin
 
 
@@ -106,20 +130,21 @@ def strongest(scores: Tensor, ratio: float) -> Tensor:
 
 
 def _out_rows(layer: nn.Module) -> Tensor:
+    if isinstance(layer, nn.MultiheadAttention):
+        return layer.in_proj_weight.detach()
     weight = layer.get_parameter("weight").detach()
     return weight.t() if isinstance(layer, nn.Embedding) else weight.flatten(1)
 
 
-def _slice(layer: nn.Module, member: Member, keep: Tensor) -> None:
-    index = (keep[:, None] * member.repeat + torch.arange(member.repeat)).flatten()  # each channel's features in a row
-    if member.role == "in" or isinstance(layer, nn.Embedding):  # an embedding's channels are its columns
+def _slice(layer: nn.Module, role: str, index: Tensor) -> None:
+    if role == "in" or isinstance(layer, nn.Embedding):  # an embedding's channels are its columns
         layer.weight = _cut(layer.get_parameter("weight"), 1, index)
     else:
-        for name in ("weight", "bias", "running_mean", "running_var", "weight_scale", "weight_zero_point"):
+        for name in ROWS:
             tensor = getattr(layer, name, None)
             if tensor is not None and not (name.startswith("weight_") and len(tensor) == 1):
                 setattr(layer, name, _cut(tensor, 0, index))
-    _resize(layer, member, len(index))
+    _resize(layer, role, len(index))
 
 
 def _cut(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -127,17 +152,26 @@ def _cut(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
     return nn.Parameter(piece, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else piece
 
 
-def _resize(layer: nn.Module, member: Member, size: int) -> None:
+def _resize(layer: Any, role: str, size: int) -> None:
+    """Write the new number of rows or columns into the layer's own attributes."""
     if isinstance(layer, nn.Linear):
-        setattr(layer, "in_features" if member.role == "in" else "out_features", size)
-    elif isinstance(layer, CONVOLUTIONS):
-        if member.role == "norm":  # depthwise: one filter per channel
-            layer.groups = layer.in_channels = layer.out_channels = size
-        else:
-            setattr(layer, "in_channels" if member.role == "in" else "out_channels", size)
+        setattr(layer, "in_features" if role == "in" else "out_features", size)
+    elif isinstance(layer, CONVOLUTIONS) and role == "in":
+        layer.in_channels = size * layer.groups
+    elif isinstance(layer, CONVOLUTIONS) and role == "out":
+        layer.out_channels = size
+    elif isinstance(layer, CONVOLUTIONS):  # whole groups went; depthwise: one channel each
+        layer.groups = layer.groups * size // layer.out_channels
+        layer.in_channels, layer.out_channels = layer.weight.shape[1] * layer.groups, size
     elif isinstance(layer, nn.Embedding):
         layer.embedding_dim = size
-    elif isinstance(layer, NORMS):
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_groups, layer.num_channels = layer.num_groups * size // layer.num_channels, size
+    elif isinstance(layer, nn.MultiheadAttention):  # rows of queries, keys and values
+        layer.num_heads, layer.__class__ = size // (3 * layer.head_dim), FewerHeads
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = size
+    elif hasattr(layer, "num_features"):  # batch and instance norm
         layer.num_features = size
 
 
