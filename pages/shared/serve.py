@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[2]  # holds app.py, in a checkout and in the wheel's modelopt_studio
-WARM = ("modelopt_core.api", "onnxruntime", "plotly.graph_objects")
+WARM = ("modelopt_core.api",)  # and nothing that a page does not need: two cores are starting a browser as well
 YEAR = "public, max-age=31536000, immutable"
 
 if TYPE_CHECKING:
