@@ -31,8 +31,8 @@ class Layer:
 class _Counter(fx.Interpreter):
     """Runs the graph on one example and notes the multiply–accumulates of every layer."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, graph=trace(model))
         self.macs: dict[str, int] = {}
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -83,7 +83,7 @@ def macs(model: nn.Module, example: Tensor) -> int:
 
 
 def _macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
-    counter = _Counter(trace(model))
+    counter = _Counter(model)
     with torch.no_grad():
         counter.run(example)
     return counter.macs

@@ -40,12 +40,11 @@ class _Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
+def trace(model: nn.Module) -> fx.Graph:
     """The model's graph; control flow that depends on data is a ModelOptError with the remedy."""
     try:
         with _lock:
-            graph = _Tracer().trace(model)
-        return fx.GraphModule(model, graph)
+            return _Tracer().trace(model)
     except Exception as error:
         name = type(model).__name__
         why = str(error).split("\n", 1)[0][:120]

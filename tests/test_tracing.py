@@ -28,7 +28,7 @@ def test_a_model_that_runs_in_another_thread_is_not_traced():
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
-    targets = {tuple(str(n.target) for n in trace(net).graph.nodes) for _ in range(150)}
+    targets = {tuple(str(n.target) for n in trace(net).nodes) for _ in range(150)}
     stop.set()
     for thread in threads:
         thread.join(5)
@@ -40,7 +40,7 @@ def test_tracers_in_several_threads_do_not_disturb_each_other():
     net = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
     graphs: list[int] = []
     threads = [
-        threading.Thread(target=lambda: graphs.extend(len(trace(net).graph.nodes) for _ in range(30))) for _ in range(4)
+        threading.Thread(target=lambda: graphs.extend(len(trace(net).nodes) for _ in range(30))) for _ in range(4)
     ]
     for thread in threads:
         thread.start()

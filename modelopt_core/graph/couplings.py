@@ -73,17 +73,19 @@ class Couplings:
 
     def groups(self) -> list[Group]:
         """Classes that the same layers touch in the same way, in the order in which they are made."""
-        places: dict[int, dict[int, list[int]]] = {}  # class -> touch -> positions
+        classes = [self.class_of(number) for number in range(len(self.parents))]
+        places: list[dict[int, list[int]]] = [{} for _ in classes]  # class -> touch -> positions
         for touch, (_, _, ids) in enumerate(self.touched):
             for position, number in enumerate(ids):
                 if number != NONE:
-                    places.setdefault(self.class_of(number), {}).setdefault(touch, []).append(position)
+                    places[classes[number]].setdefault(touch, []).append(position)
         alike: dict[object, list[int]] = {}
-        for root, positions in places.items():
-            pattern = tuple((touch, len(at)) for touch, at in positions.items())
-            alike.setdefault((pattern, self.reasons.get(root, "")), []).append(root)
+        for root, touches in enumerate(places):
+            if touches:
+                pattern = tuple((touch, len(at)) for touch, at in touches.items())
+                alike.setdefault((pattern, self.reasons.get(root)), []).append(root)
         found: dict[str, Group] = {}
-        for roots in sorted(alike.values()):
+        for roots in alike.values():
             group = self._group(roots, places)
             if group.name in found:  # a layer whose channels part: the second part is named by its first channel
                 first = next(m for m in group.members if m.role == "out").places[0, 0]
@@ -91,7 +93,7 @@ class Couplings:
             found[group.name] = group
         return list(found.values())
 
-    def _group(self, roots: list[int], places: dict[int, dict[int, list[int]]]) -> Group:
+    def _group(self, roots: list[int], places: list[dict[int, list[int]]]) -> Group:
         members = []
         for touch in places[roots[0]]:
             layer, role, ids = self.touched[touch]

@@ -21,7 +21,7 @@ class Walk(fx.Interpreter):
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         if model.training:  # a forward pass would move the averages of batch norm
             model = copy.deepcopy(model).eval()
-        super().__init__(trace(model))
+        super().__init__(model, graph=trace(model))
         self.example = example
         self.spaces: dict[fx.Node, Spaces] = {}
         self.couplings = Couplings()
