@@ -109,7 +109,7 @@ class Prune(Transform):
     formula: ClassVar[str] = "keep the top (1 − p) of |w|"
 
     ratio: Annotated[float, Knob(0.0, 0.99, 0.01, "p")] = Field(
-        0.5, ge=0, lt=1, title="Ratio", description="Share of the weights, or of the channels, that goes."
+        0.3, ge=0, lt=1, title="Ratio", description="Share of the weights, or of the channels, that goes."
     )
     criterion: Annotated[str, Named(CRITERIA)] = Field("l1", title="Criterion", description="What counts as important.")
     granularity: Literal["weight", "channel"] = Field(

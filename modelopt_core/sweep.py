@@ -6,6 +6,7 @@ released slider and while a stopwatch runs. Points are appended to a list that p
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Iterator
 
@@ -49,6 +50,7 @@ class Sweeper:
         self._queue: list[Sweep] = []
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._ending = False
 
     def request(self, key: str, total: int, work: Callable[[], Iterator[Point]]) -> Sweep:
         """The sweep under `key`, begun now if nobody has asked for it yet; it goes to the front."""
@@ -60,13 +62,24 @@ class Sweeper:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="modelopt-sweep", daemon=True)
                 self._thread.start()
+                atexit.register(self.stop)  # an interpreter must not end while ONNX Runtime is at work
         return sweep
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the worker after the point that it measures now."""
+        with self._wake:
+            self._ending = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
 
     def _serve(self) -> None:
         with turns.background():
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: bool(self._queue))
+                    self._wake.wait_for(lambda: bool(self._queue) or self._ending)
+                    if self._ending:
+                        return
                     sweep = self._queue[-1]
                 turns.pause()
                 sweep.advance()

@@ -107,19 +107,19 @@ def test_a_release_moves_everything_and_nothing_is_rebuilt(context: Any, address
 
 
 def test_keys_undo_reset_and_back(context: Any, address: str) -> None:
-    page = opened(context, f"{address}/prune?ratio=0.3")
+    page = opened(context, f"{address}/prune?ratio=0.6")
     first = score(page)
     page.locator(RATIO).focus()
     for _ in range(4):
         page.keyboard.press("ArrowRight")
-    in_url(page, "ratio=0.34")
+    in_url(page, "ratio=0.64")
     page.get_by_role("button", name="Undo").click()
-    in_url(page, "ratio=0.3&")
+    in_url(page, "ratio=0.6&")
     page.wait_for_function("text => document.querySelector('.mo-score strong').innerText === text", arg=first)
     page.get_by_role("button", name="Reset").click()
-    in_url(page, "ratio=0.5&")
-    page.go_back()
     in_url(page, "ratio=0.3&")
+    page.go_back()
+    in_url(page, "ratio=0.6&")
     page.wait_for_function("text => document.querySelector('.mo-score strong').innerText === text", arg=first)
 
 

@@ -53,9 +53,9 @@ def test_knob_values_are_distinct_ticks_with_both_ends(points):
 
 
 def test_steps_are_values():
-    assert mo.Prune(ratio=0.5) == mo.Prune()
+    assert mo.Prune(ratio=0.3) == mo.Prune()
     assert hash(mo.Prune(ratio=0.25)) == hash(mo.Prune(ratio=0.25))
-    assert mo.Prune().label == "Prune(ratio=0.5)"
+    assert mo.Prune().label == "Prune(ratio=0.3)"
     assert mo.Prune(ratio=0.25, scope="global").label == "Prune(ratio=0.25, scope=global)"
     assert mo.Prune().changed(ratio=0.1).ratio == 0.1
     with pytest.raises(Exception, match="frozen"):

@@ -71,3 +71,19 @@ def test_it_stands_still_while_a_person_waits():
         time.sleep(0.05)
         assert sweep.points == []
     assert until(lambda: sweep.done)
+
+
+def test_it_ends_after_the_point_at_hand():
+    sweeper, begun = Sweeper(), threading.Event()
+
+    def work():
+        for i in range(1000):
+            begun.set()
+            time.sleep(0.001)
+            yield i
+
+    sweep = sweeper.request("a", 1000, work)
+    assert begun.wait(5)
+    sweeper.stop()
+    assert not sweep.done
+    assert not any(t.name == "modelopt-sweep" and t is sweeper._thread and t.is_alive() for t in threading.enumerate())
