@@ -98,6 +98,8 @@ def cut(
 ) -> nn.Module:
     """A copy of any traceable module without the `ratio` lowest-scoring channels of every group; at least one stays.
 
+    What can't be followed stays as it is: `groups` says which layers and why. So do layers that only training runs.
+
     example: one input (1, *shape); score: (C, n) weights of the layers that make a channel -> (C,) importance.
     """
     if not 0 <= ratio < 1:
@@ -108,9 +110,9 @@ def cut(
     try:
         with torch.no_grad():
             thin(example)
-    except (RuntimeError, ValueError) as error:
+    except (AssertionError, RuntimeError, ValueError) as error:
         name, why = type(model).__name__, str(error).split("\n", 1)[0][:120]
-        raise ModelOptError(f"{name} does not run with fewer channels ({why}); prune its parts before") from error
+        raise ModelOptError(f"{name} refuses fewer channels ({why}); prune its parts before building {name}") from error
     return thin
 
 

@@ -51,6 +51,11 @@ def halves(m, x):
     return m.head(torch.cat((a, F.relu(m.b(b))), dim=1))
 
 
+def shuffle_block(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    a, b = x.chunk(2, dim=1)
+    return shuffle(torch.cat((a, F.relu(layer(b))), dim=1))
+
+
 def padded(m, x):
     """The parameter-free shortcut of the first residual networks: zeros for the new channels."""
     x = F.relu(m.a(x))
@@ -92,6 +97,10 @@ NETS = {
     "chunk": net(halves, a=conv(3, 12), b=conv(6, 6), head=head(12)),
     "chunk and shuffle": net(
         lambda m, x: m.head(shuffle(torch.cat((m.a(x), F.relu(m.b(x))), 1))), a=conv(3, 6), b=conv(3, 6), head=head(12)
+    ),
+    "shuffle three times": net(
+        lambda m, x: m.head(shuffle_block(m.d, shuffle_block(m.c, shuffle_block(m.b, m.a(x))))),
+        a=conv(3, 28), b=conv(14, 14), c=conv(14, 14), d=conv(14, 14), head=head(28),
     ),
     "zeros for new channels": net(padded, a=conv(3, 6), b=conv(6, 10, 3), head=head(10)),
     "attention": net(
@@ -142,6 +151,7 @@ def test_removal_equals_masking(name, ratio):
         ("group norm", {"a": 6}),
         ("chunk", {"a": 6, "b": 6}),  # two by two; b's are concatenated
         ("chunk and shuffle", {"a": 6}),
+        ("shuffle three times", {"a": 3}),  # 28 → 14 → 7 is odd
         ("zeros for new channels", {"a": 6}),
         ("attention", {"att": 4}),  # heads
         ("transformer's two linear layers", {"up": 12}),
@@ -250,3 +260,13 @@ def test_attention_without_some_heads_refuses_what_it_cannot_do():
     assert thin.att.num_heads == 2
     with pytest.raises(ModelOptError, match="takes no mask; call it with need_weights=False"):
         thin.att(tokens, tokens, tokens)
+
+
+def test_a_model_that_insists_on_its_width_is_one_sentence():
+    def forward(m, x):
+        x = m.a(x)
+        torch._assert(x.shape[1] == 6, "six channels, please")
+        return m.head(x)
+
+    with pytest.raises(ModelOptError, match=r"Net refuses fewer channels \(six channels, please\); prune its parts"):
+        channels.cut(net(forward, a=conv(3, 6), head=head(6)), IMAGE[:1], 0.5)

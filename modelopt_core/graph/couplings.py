@@ -6,6 +6,7 @@ channels notes which number lies at which position of its weights. Channels that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -45,6 +46,18 @@ class Couplings:
         """Numbers at the same place of every row (L,) go together; tied to a place that stays, they stay: `why`."""
         for row in rows[1:]:
             self._tie(rows[0].tolist(), row.tolist(), why)
+
+    def balance(self, parts: Sequence[Tensor], why: str) -> None:
+        """Every part must lose as many: tie the first part's classes to each other part's, in as few ties as it takes.
+
+        Classes of which both have members need no tie for those. The others are tied from the most frequent on, so that
+        runs of one length meet: place by place, odd halves (58 channels, then 29) would chain all classes together.
+        """
+        for part in parts[1:]:
+            first, other = (Counter(map(self.class_of, p.tolist())) for p in (parts[0], part))
+            both = first & other
+            runs = [[c for c, n in (count - both).most_common() for _ in range(n)] for count in (first, other)]
+            self._tie(runs[0], runs[1], why)
 
     def _tie(self, first: list[int], other: list[int], why: str) -> None:
         for x, y in zip(first, other, strict=True):

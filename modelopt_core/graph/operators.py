@@ -129,7 +129,7 @@ def _varies(numbers: Tensor, axis: int) -> bool:
 
 
 def divide(call: Call) -> Spaces:
-    """Along the channels, equal parts must stay equal, so the same places of each go together."""
+    """Along the channels, equal parts must stay equal: each loses as many."""
     space, size = call.space, call.argument(1, "chunks")
     if space is None:
         return unknown(call)
@@ -140,7 +140,7 @@ def divide(call: Call) -> Spaces:
         return call.freeze(f"the size {len(parts[0])} is written into split")
     if len({len(p) for p in parts}) > 1:
         return call.freeze(f"{call.name} makes unequal parts")
-    call.couplings.tie(parts, f"{call.name} ties it to channels that must stay")
+    call.couplings.balance(parts, f"{call.name} ties it to channels that must stay")
     return tuple(Space(space.axis, p) for p in parts)
 
 
