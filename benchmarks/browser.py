@@ -126,7 +126,7 @@ def drags(page: Page, when: str) -> None:
     print(row("L1", f"between frames, {when}", between, "60 a second"))
     kept = all(one.same_node and not one.removed for one in found)
     print(
-        f"| L1 | messages to Python, {when} | {DRAGS} | {sum(d.messages for d in found)} | chart kept: {kept} | | | 0 |"
+        f"| L1 | messages to Python (polls of a growing curve), {when} | {DRAGS} | {sum(d.messages for d in found)} | chart kept: {kept} | | | 0 |"
     )
 
 
