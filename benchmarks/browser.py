@@ -125,8 +125,9 @@ def drags(page: Page, when: str) -> None:
     print(row("L1", f"work per frame of a drag of 60 moves, {when}", work, f"p95 ≤ {WORK_BAR_MS:g}"))
     print(row("L1", f"between frames, {when}", between, "60 a second"))
     kept = all(one.same_node and not one.removed for one in found)
+    sent = sum(one.messages for one in found)
     print(
-        f"| L1 | messages to Python (polls of a growing curve), {when} | {DRAGS} | {sum(d.messages for d in found)} | chart kept: {kept} | | | 0 |"
+        f"| L1 | messages to Python (polls of a growing curve), {when} | {DRAGS} | {sent} | chart kept: {kept} | | | 0 |"
     )
 
 
