@@ -126,9 +126,7 @@ def drags(page: Page, when: str) -> None:
     print(row("L1", f"between frames, {when}", between, "60 a second"))
     kept = all(one.same_node and not one.removed for one in found)
     sent = sum(one.messages for one in found)
-    print(
-        f"| L1 | messages to Python (polls of a growing curve), {when} | {DRAGS} | {sent} | chart kept: {kept} | | | 0 |"
-    )
+    print(f"| L1 | messages to Python (polls of the curve), {when} | {DRAGS} | {sent} | chart kept: {kept} | | | 0 |")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from modelopt_core.attention import FewerHeads
 from modelopt_core.errors import ModelOptError
+from modelopt_core.graph import Group, Walk
+from modelopt_core.spec import spec_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ROWS = (
@@ -26,43 +28,8 @@ ROWS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One side of a layer: it makes (`out`), reads (`in`) or carries (`norm`) the channels of a group.
-
-    places: (C, repeat): where each channel lies among the `length` rows (`out`, `norm`) or columns (`in`).
-    """
-
-    layer: str
-    role: str
-    places: Tensor
-    length: int
-
-    @property
-    def repeat(self) -> int:
-        """Rows or columns of one channel."""
-        return self.places.shape[1]
-
-
-@dataclass
-class Group:
-    """Channels that the same layers touch; each may go by itself. `frozen` says why they must stay, or is empty."""
-
-    name: str  # the first layer that makes them; "layer[i]" where its channels from i on part from the earlier ones
-    size: int
-    members: list[Member] = field(default_factory=list)
-    frozen: str = ""
-
-    @property
-    def makers(self) -> list[str]:
-        """Names of the layers that make these channels."""
-        return [m.layer for m in self.members if m.role == "out"]
-
-
 def groups(model: nn.Module, example: Tensor) -> list[Group]:
     """The groups of coupled channels, in the order of the forward pass. example: (1, *shape)."""
-    from modelopt_core.graph import Walk
-
     return Walk(model, example).run()
 
 
@@ -179,9 +146,6 @@ def _resize(layer: Any, role: str, size: int) -> None:
 
 def _note(thin: nn.Module, found: list[Group], keep: Mapping[str, Tensor]) -> nn.Module:
     """Write the new channel counts into the model's spec, where it has one."""
-    from dataclasses import replace
-
-    from modelopt_core.models import spec_of
 
     spec = spec_of(thin)
     if spec is not None:

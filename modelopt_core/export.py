@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from modelopt_core import atomic
 from modelopt_core.errors import ModelOptError
-from modelopt_core.models import spec_of
+from modelopt_core.spec import spec_of
 from modelopt_core.workload import Workload
 
 OPSET = 17  # per-axis DequantizeLinear needs 13; 17 is what ONNX Runtime since 1.12 reads

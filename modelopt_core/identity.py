@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from modelopt_core.models import spec_of
+from modelopt_core.spec import spec_of
 
 CODE_VERSION = "1"  # raise when a step's meaning changes, so that stored results are not mistaken for new ones
 

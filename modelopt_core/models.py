@@ -10,7 +10,6 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,40 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from modelopt_core import channels
 from modelopt_core.errors import ModelOptError
 from modelopt_core.registry import Registry
+from modelopt_core.spec import Spec
 
 ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry("architecture")
 
 MAX_PARAMETERS = 2**26  # 256 MiB of float32: what a file may expand to
 MAX_SIZES = 64  # numbers in one argument, hence layers
-
-Argument = int | float | str | tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Spec:
-    """How to make a module again, without its weights.
-
-    arguments: sorted (name, value) pairs; input_shape: one example without the batch axis; kept: (group, channels left)
-    for every group that was cut narrower than the architecture says (see channels.py).
-    """
-
-    architecture: str
-    arguments: tuple[tuple[str, Argument], ...]
-    input_shape: tuple[int, ...]
-    input_dtype: str = "float32"  # or "int64", for token ids
-    kept: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def example(self) -> Tensor:
-        """(1, *input_shape) zeros of the right type, for tracing."""
-        return torch.zeros(1, *self.input_shape, dtype=getattr(torch, self.input_dtype))
-
-
-def spec_of(model: nn.Module) -> Spec | None:
-    """The spec noted on a module that `build` made, or None for a user's own class."""
-    return model.__dict__.get("spec")
 
 
 def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn.Module:
@@ -77,8 +51,6 @@ def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn
     _allocate(model)
     initialise(model, torch.Generator().manual_seed(seed))
     if spec.kept:
-        from modelopt_core import channels  # channels knows nothing of models; here it replays the cuts
-
         model = channels.cut_to(model, spec.example, dict(spec.kept))
     model.__dict__["spec"] = spec
     return model.eval()
@@ -102,7 +74,7 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def _allocate(model: nn.Module) -> None:
-    """Parameters and buffers of a model on the meta device, now in memory: `to_empty`, without importing sympy (0.3 s)."""
+    """Give a model on the meta device memory: what `to_empty` does, without importing sympy (0.3 s)."""
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
@@ -114,7 +86,11 @@ class _Undrawn(TorchFunctionMode):
     """Layers made inside draw no parameters: on the meta device that would only import half a second of symbols."""
 
     def __torch_function__(
-        self, func: Callable[..., object], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
         return args[0] if func in (Tensor.uniform_, Tensor.normal_) else func(*args, **(kwargs or {}))
 

@@ -28,7 +28,8 @@ from modelopt_core import atomic, identity
 from modelopt_core.assets import asset_path
 from modelopt_core.errors import DataMissing, ModelOptError, unknown
 from modelopt_core.events import Report, silent
-from modelopt_core.models import Spec, build
+from modelopt_core.models import build
+from modelopt_core.spec import Spec
 from modelopt_core.train import EVALUATION_BATCH, Augment, drop_words, evaluate, fit, shift
 from modelopt_core.workload import Workload, workload
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from modelopt_core import channels
 from modelopt_core.errors import ModelOptError
-from modelopt_core.models import Spec, build
+from modelopt_core.models import build
+from modelopt_core.spec import Spec
 
 IMAGE = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 

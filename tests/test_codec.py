@@ -14,7 +14,8 @@ import modelopt_core as mo
 from modelopt_core import codec, grid
 from modelopt_core.errors import ModelOptError
 from modelopt_core.grid import Grid
-from modelopt_core.models import Spec, build
+from modelopt_core.models import build
+from modelopt_core.spec import Spec
 from tests.test_export import SPECS, each_architecture, inputs_for
 
 QUANTIZED = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.Embedding)

@@ -13,7 +13,8 @@ import pytest
 
 from modelopt_core import codec
 from modelopt_core.codec import stream
-from modelopt_core.models import Spec, build
+from modelopt_core.models import build
+from modelopt_core.spec import Spec
 from tests.test_codec import on_grid, sparse
 from tests.test_export import SPECS
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from modelopt_core import atomic, export
 from modelopt_core.errors import ModelOptError
-from modelopt_core.models import Spec, build
+from modelopt_core.models import build
+from modelopt_core.spec import Spec
 
 SPECS = [
     Spec("mlp", (("sizes", (64, 7, 10)),), (1, 8, 8)),

@@ -9,7 +9,8 @@ from modelopt_core import workloads  # noqa: F401  importing it registers them
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
 from modelopt_core.finetune import Finetune
-from modelopt_core.models import Spec, build
+from modelopt_core.models import build
+from modelopt_core.spec import Spec
 from modelopt_core.train import evaluate
 from modelopt_core.workload import Workload, workload
 from modelopt_core.zoo import baseline

@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import modelopt_core as mo
 from modelopt_core.layers import layers, macs
-from modelopt_core.models import Spec, build
+from modelopt_core.models import build
+from modelopt_core.spec import Spec
 
 SPECS = [
     Spec("mlp", (("sizes", (784, 300, 100, 10)),), (1, 28, 28)),

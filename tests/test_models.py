@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.models import ARCHITECTURES, MAX_PARAMETERS, Spec, build, spec_of
+from modelopt_core.models import ARCHITECTURES, MAX_PARAMETERS, build
+from modelopt_core.spec import Spec, spec_of
 
 IMAGE, DIGIT, TEXT = (1, 28, 28), (1, 8, 8), (48,)
 SPECS = {

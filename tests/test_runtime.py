@@ -17,7 +17,8 @@ import modelopt_core as mo
 from modelopt_core import export, grid, int8, runtime
 from modelopt_core.errors import ModelOptError
 from modelopt_core.grid import Grid
-from modelopt_core.models import Spec, build
+from modelopt_core.models import build
+from modelopt_core.spec import Spec
 from modelopt_core.workload import Split, Workload
 from tests.test_export import SPECS, each_architecture, inputs_for
 

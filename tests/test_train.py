@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from modelopt_core import workloads  # noqa: F401  importing it registers them
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
-from modelopt_core.models import Spec, build
+from modelopt_core.models import build
+from modelopt_core.spec import Spec
 from modelopt_core.train import TrainingError, drop_words, evaluate, fit, reestimate_norms, shift
 from modelopt_core.workload import Classification, Split, Workload, workload
 

@@ -24,7 +24,8 @@ from modelopt_core import atomic, grid
 from modelopt_core.codec import tensors
 from modelopt_core.codec.stream import Damaged, FileError, Reader, varint
 from modelopt_core.errors import ModelOptError
-from modelopt_core.models import Spec, build, spec_of
+from modelopt_core.models import build
+from modelopt_core.spec import Spec, spec_of
 
 __all__ = ["FileError", "Row", "Sizes", "decode", "encode", "load", "save", "sizes"]
 

@@ -5,4 +5,6 @@ rules.py says, in one table, what each operator does to channels. couplings.py c
 each channel, which channels must go together, and which must stay.
 """
 
+from modelopt_core.graph.group import Group as Group
+from modelopt_core.graph.group import Member as Member
 from modelopt_core.graph.walk import Walk as Walk

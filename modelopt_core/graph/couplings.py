@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from modelopt_core.channels import Group, Member
+from modelopt_core.graph.group import Group, Member
 
 NONE = 0  # the number of a position that belongs to no channel that can go
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from modelopt_core.channels import Group
 from modelopt_core.graph.call import Call, Spaces
 from modelopt_core.graph.couplings import Couplings
+from modelopt_core.graph.group import Group
 from modelopt_core.graph.rules import rule_of_call, rule_of_layer
 from modelopt_core.tracing import trace
 
