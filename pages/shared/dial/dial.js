@@ -79,7 +79,7 @@ function settle(dial) {
   if (dial.pointer) return;
   dial.held = false;
   const value = valueOf(dial);
-  if (value === dial.agreed) return;
+  if (value === dial.agreed && !hidden(dial)) return; // "it breaks where it stands" is a guess as well
   dial.agreed = value;
   dial.sent += 1;
   if (hidden(dial)) reveal(dial, value);
