@@ -1,7 +1,9 @@
-"""Where the project's own files are: beside the package in a checkout, inside `modelopt_studio` in the wheel."""
+"""Where files are: the project's own beside the package (in the wheel inside `modelopt_studio`), and the user's."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from modelopt_core.errors import DataMissing
@@ -18,3 +20,14 @@ def asset_path(*parts: str) -> Path:
         if (root / "assets" / "zoo").is_dir():
             return root.joinpath("assets", *parts)
     raise DataMissing(f"no assets/zoo beside {_BESIDE}; mend it: pip install --force-reinstall modelopt-studio")
+
+
+def user_folder() -> Path:
+    """The folder for this user's data by the platform's custom; it need not exist."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "modelopt-studio"

@@ -83,8 +83,8 @@ def fit(
                 parameter.data.masked_fill_(zero, 0.0)
             clock.tick({"epoch": epoch, "loss": loss, "score": best.score})
         score, loss = evaluate(model, workload, val)
-        best.offer(model, score, loss, epoch)
-        clock.tick({"epoch": epoch, "loss": loss, "score": score}, steps=0, now=True)
+        better = best.offer(model, score, loss, epoch)
+        clock.tick({"epoch": epoch, "loss": loss, "score": score}, 0, now=True, best=best.copy if better else None)
         if patience is not None and epoch - best.epoch >= patience:
             break
     return best.restore(model)
@@ -153,16 +153,22 @@ class _Best:
     """The weights of the best epoch so far."""
 
     def __init__(self, model: nn.Module, score: float, loss: float) -> None:
+        self.model = model
         self.score, self.loss, self.epoch = -1.0, math.inf, 0
         self.weights: dict[str, Tensor] = {}
         self.offer(model, score, loss, epoch=0)
 
-    def offer(self, model: nn.Module, score: float, loss: float, epoch: int) -> None:
+    def offer(self, model: nn.Module, score: float, loss: float, epoch: int) -> bool:
         """Keep this epoch when it is better; a loss that is not finite never is, except at the beginning."""
         better = math.isfinite(loss) and (score, -loss) > (self.score, -self.loss)
         if better or not self.weights:
             self.score, self.loss, self.epoch = score, loss, epoch
             self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        return better
+
+    def copy(self) -> nn.Module:
+        """A new model with the kept weights, in eval mode; the one in training goes on."""
+        return self.restore(copy.deepcopy(self.model))
 
     def restore(self, model: nn.Module) -> nn.Module:
         """`model` with the kept weights, in eval mode."""
@@ -177,11 +183,17 @@ class _Clock:
     def __init__(self, report: Report, total: int) -> None:
         self.report, self.total, self.step, self.last = report, total, 0, time.monotonic()
 
-    def tick(self, values: dict[str, float], steps: int = 1, now: bool = False) -> None:
+    def tick(
+        self,
+        values: dict[str, float],
+        steps: int = 1,
+        now: bool = False,
+        best: Callable[[], nn.Module] | None = None,
+    ) -> None:
         self.step += steps
         if now or time.monotonic() - self.last >= REPORT_EVERY_S:
             self.last = time.monotonic()
-            self.report(Progress("train", self.step, self.total, values))
+            self.report(Progress("train", self.step, self.total, values, best))
 
 
 def _step(

@@ -3,6 +3,8 @@
 import threading
 import time
 
+from filelock import FileLock
+
 from modelopt_core import turns
 
 
@@ -77,3 +79,20 @@ def test_nobody_waits_for_ever():
         thread.join(2)
         assert not thread.is_alive()
         assert time.monotonic() - start < 1.5
+
+
+def test_a_job_stands_still_for_the_timing_of_another_process(monkeypatch):
+    other = FileLock(turns._machine.lock_file)  # another open file: to the kernel, another process
+    went: list[str] = []
+    with other:
+        turns.pause()  # the app does not care
+        monkeypatch.setattr(turns, "_probing", {"on": False, "next_s": 0.0})
+        turns.heed_other_processes()
+        thread = in_thread(lambda: (turns.pause(), went.append("batch")))
+        time.sleep(0.05)
+        assert went == []
+        start = time.monotonic()
+        in_thread(lambda: turns.pause(limit_s=0.05)).join(2)  # nor for ever
+        assert time.monotonic() - start < 1.5
+    thread.join(2)
+    assert went == ["batch"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import urllib.request
 import zlib
 from http.client import HTTPException
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from modelopt_core import atomic
+from modelopt_core.assets import user_folder
 from modelopt_core.errors import DataMissing
 from modelopt_core.events import Progress, Report, silent
 from modelopt_core.torchvision_cpu import import_torchvision
@@ -66,13 +66,7 @@ def data_folder() -> Path:
     """The torchvision root that holds MNIST/raw: MODELOPT_DATA, else the user's own data folder."""
     if given := os.environ.get("MODELOPT_DATA"):
         return Path(given).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "modelopt-studio"
+    return user_folder()
 
 
 def fetch_mnist(report: Report = silent) -> Path:

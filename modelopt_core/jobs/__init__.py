@@ -1,0 +1,297 @@
+"""Long work in processes of its own: start a recipe, watch it, pause it, find it again after a restart.
+
+A job is a folder. Everything between the app and the job's process goes through files in it, so a closed browser, a
+restarted app and a killed process lose nothing that was written:
+
+    job.json        what to do; written once            commands.jsonl  pause, resume, step, cancel; appended here
+    pool-0.mopt …   models handed in                    events.jsonl    what happened; appended by the process
+    <key>.mopt      a model after a step, by its key    alive           locked by the process while it lives
+    best.mopt       the best model of a training        log.txt         what libraries print
+
+The lock tells a dead process from a slow one at once, however it died: the kernel lets go of it. See process.py for
+the process itself. Nothing is pickled, and nothing here waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from filelock import FileLock, Timeout
+
+from modelopt_core import atomic
+from modelopt_core.assets import user_folder
+from modelopt_core.errors import ModelOptError
+from modelopt_core.events import Progress
+from modelopt_core.jobs import journal
+from modelopt_core.jobs import plan as plans
+from modelopt_core.jobs.plan import JobError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from modelopt_core.recipe import Stage
+    from modelopt_core.step import Step
+
+State = Literal["queued", "running", "paused", "done", "cancelled", "failed"]
+STATES: tuple[State, ...] = ("queued", "running", "paused", "done", "cancelled", "failed")
+ENDED = ("done", "cancelled", "failed")
+EVENTS, COMMANDS, LOCK = "events.jsonl", "commands.jsonl", "alive"
+START_S = 10.0  # a process that has not spoken by then never will
+ID = re.compile(r"[0-9a-f]{32}")
+DIED = (
+    "the job's process is gone without a word (killed, or the machine ran out of memory or disk); "
+    "resume goes on after the last finished step"
+)
+
+
+def start(
+    recipe: Sequence[Step],
+    models: Sequence[str | nn.Module],
+    workload: str,
+    *,
+    owner: str = "",
+    split: str = "val",
+    runtime: str = "onnx",
+    seed: int = 0,
+    threads: int | None = None,
+    folder: Path | None = None,
+) -> Job:
+    """Begin `recipe.run` in a process of its own and return at once.
+
+    models: zoo names of the workload, or models that a `.mopt` file can hold. owner: a secret of whoever may list the
+    job. threads: torch threads; None shares the cores out over the jobs that run, a number makes the result the same
+    bit for bit whatever else runs. folder: where job folders are, see `home`.
+    """
+    from modelopt_core import codec
+    from modelopt_core.recipe import to_json
+
+    files = {f"pool-{i}.mopt": codec.encode(m) for i, m in enumerate(models) if not isinstance(m, str)}
+    names = tuple(m if isinstance(m, str) else f"pool-{i}.mopt" for i, m in enumerate(models))
+    plan = plans.make(
+        owner=_hashed(owner),
+        created_s=time.time(),
+        recipe=json.loads(to_json(recipe)),
+        models=names,
+        workload=workload,
+        split=split,
+        runtime=runtime,
+        seed=seed,
+        threads=threads,
+    )
+    path = home(folder) / secrets.token_hex(16)
+    try:
+        path.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise ModelOptError(
+            f"cannot make the folder {str(path)!r} ({error.strerror}); set MODELOPT_JOBS to one with write access"
+        ) from error
+    try:
+        for name, data in files.items():
+            atomic.write(path / name, data)
+        atomic.write(path / plans.FILE, plan.model_dump_json(indent=1).encode())
+        job = Job(path)
+        job._launch()
+    except ModelOptError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return job
+
+
+def home(folder: Path | None = None) -> Path:
+    """Where job folders are: `folder`, else MODELOPT_JOBS, else `jobs` in the user's data folder."""
+    return folder or Path(os.environ.get("MODELOPT_JOBS") or user_folder() / "jobs").expanduser()
+
+
+def find(id: str, folder: Path | None = None) -> Job:
+    """The job with this id, running or ended. Whoever knows an id may use the job."""
+    path = home(folder) / id
+    if not ID.fullmatch(id) or not path.is_dir():
+        raise JobError(f"there is no job {id[:40]!r}; it may have been removed")
+    return Job(path)
+
+
+def list(owner: str = "", folder: Path | None = None) -> tuple[Job, ...]:
+    """The owner's jobs, the latest first. Folders that are no whole job are passed over."""
+    found = []
+    for path in home(folder).glob(f"*/{plans.FILE}"):
+        try:
+            job = find(path.parent.name, path.parent.parent)
+        except JobError:
+            continue
+        if secrets.compare_digest(job.plan.owner, _hashed(owner)):
+            found.append(job)
+    return tuple(sorted(found, key=lambda job: job.plan.created_s, reverse=True))
+
+
+def running(folder: Path | None = None) -> int:
+    """How many jobs have a living process, whoever owns them."""
+    return sum(alive(path.parent) for path in home(folder).glob(f"*/{LOCK}"))
+
+
+def alive(path: Path) -> bool:
+    """Does the process of the job in this folder live? A dead one's lock is free; ended ones leave no lock file."""
+    lock = path / LOCK
+    try:
+        if not lock.is_file():
+            return False
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+class Job:
+    """A job in its folder, seen from outside. Cheap to make, safe to keep; it only reads files and appends commands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.id = path, path.name
+        self.plan = plans.read(path)
+        self._tail = journal.Tail(path / EVENTS)
+        self._events: tuple[journal.Record, ...] = ()
+        self._reading = threading.Lock()
+
+    def events(self, after: int = 0) -> tuple[journal.Record, ...]:
+        """What happened, without the first `after` events: ask again with the number of those that you have.
+
+        Each is a mapping with `time_s`, `kind` and, by kind, `state` (state, error, pid), `progress` (phase, step,
+        total, values), `stage` (label, branch, measurement, model), `best` (model, values) or `alive` (nothing else).
+        """
+        with self._reading:
+            self._events += tuple(e for e in self._tail.read() if isinstance(e.get("kind"), str))
+            return self._events[after:]
+
+    @property
+    def state(self) -> State:
+        """queued, running, paused, done, cancelled or failed; a process that died counts as failed, at once."""
+        return self._status()[0]
+
+    @property
+    def error(self) -> str | None:
+        """Why the job failed, in one sentence."""
+        return self._status()[1]
+
+    @property
+    def progress(self) -> Progress | None:
+        """The latest progress."""
+        event = self._latest("progress")
+        return None if event is None else plans.progress(event)
+
+    def pause(self) -> None:
+        """Stand still at the next report: after a batch, an epoch or a step, at most half a second into a training."""
+        self._command("pause")
+
+    def step(self) -> None:
+        """Pause, or, when paused, go on to the next report and pause again."""
+        self._command("step")
+
+    def resume(self) -> None:
+        """Go on. A job that failed, died or was cancelled starts again after its last finished step."""
+        if self.state in ("failed", "cancelled"):
+            self._launch()
+        else:
+            self._command("resume")
+
+    def cancel(self) -> None:
+        """Stop within two seconds; what was finished stays. A job that has ended takes no notice of commands."""
+        self._command("cancel")
+
+    def result(self) -> Sequence[Stage]:
+        """What `recipe.run` returned, models included. Raises JobError while the job is not done."""
+        from modelopt_core.measure import Measurement
+        from modelopt_core.recipe import Stage
+
+        if (state := self.state) != "done":
+            raise JobError(f"job {self.id} is {state}; its result is there when it is done")
+        events = self.events()
+        begun = max((i for i, e in enumerate(events) if e.get("state") == "queued"), default=0)
+        return [
+            Stage(
+                str(event.get("label")),
+                plans.built(int, event.get("branch")),
+                self._model(event),
+                plans.built(Measurement, event.get("measurement")),
+            )
+            for event in events[begun:]
+            if event["kind"] == "stage"
+        ]
+
+    def best(self) -> nn.Module | None:
+        """The last good model: of a training the best so far, else the last step's; None before there is one."""
+        event = self._latest("stage", "best")
+        return None if event is None else self._model(event)
+
+    def remove(self) -> None:
+        """Delete the folder of a job that has ended."""
+        if (state := self.state) not in ENDED:
+            raise JobError(f"job {self.id} is {state}; cancel it before removing it")
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _status(self) -> tuple[State, str | None]:
+        lives = alive(self.path)  # before reading: what a dead process had to say is all there
+        event = self._latest("state")
+        state: State = event["state"] if event and event.get("state") in STATES else "queued"
+        if event is None:
+            event = {"time_s": self.plan.created_s}
+        if state in ENDED:
+            return state, str(event["error"])[:1000] if event.get("error") else None
+        starting = (
+            "pid" not in event and state == "queued" and abs(time.time() - _number(event.get("time_s"))) < START_S
+        )
+        return (state, None) if lives or starting else ("failed", DIED)
+
+    def _latest(self, *kinds: str) -> journal.Record | None:
+        return next((e for e in reversed(self.events()) if e["kind"] in kinds), None)
+
+    def _model(self, event: journal.Record) -> nn.Module:
+        from modelopt_core import codec
+
+        return codec.load(plans.model_file(self.path, event.get("model")))
+
+    def _command(self, name: str) -> None:
+        if self.state not in ENDED:
+            journal.append(self.path / COMMANDS, {"command": name})
+
+    def _launch(self) -> None:
+        """Start the process. It is nobody's child in spirit: a session of its own, not ended with ours."""
+        journal.append(self.path / EVENTS, {"time_s": time.time(), "kind": "state", "state": "queued"})
+        environment = {
+            "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits for others gives its core away instead of spinning
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        try:
+            (self.path / COMMANDS).unlink(missing_ok=True)  # what was said to an earlier process
+            with (self.path / "log.txt").open("ab") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "modelopt_core.jobs.process", str(self.path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise ModelOptError(f"cannot start the job's process ({error.strerror}); close other programs") from error
+        threading.Thread(target=process.wait, name=f"job {self.id}", daemon=True).start()  # leaves no zombie
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _hashed(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()

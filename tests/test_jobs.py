@@ -1,0 +1,364 @@
+"""Jobs as processes: the numbers of `run`, commands, deaths, restarts, and folders that nobody vouches for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from filelock import FileLock
+
+import modelopt_core as mo
+from modelopt_core import jobs
+from modelopt_core.errors import ModelOptError
+from modelopt_core.jobs import Job, JobError
+from modelopt_core.jobs import process as worker
+
+SHORT = (mo.Prune(ratio=0.3), mo.Finetune(epochs=4))
+LONG = (mo.Prune(ratio=0.3), mo.Finetune(epochs=1000))
+LIMIT_S = 60.0  # on a machine that is busy with other things
+
+START_AND_LEAVE = """
+import sys
+from pathlib import Path
+import modelopt_core as mo
+from modelopt_core import jobs
+print(jobs.start(mo.from_json(sys.argv[2]), ["mlp"], "digits", owner="ann", threads=1, folder=Path(sys.argv[1])).id)
+"""
+COME_BACK = """
+import sys
+from pathlib import Path
+from modelopt_core import jobs
+[job] = jobs.list("ann", Path(sys.argv[1]))
+print(job.id, job.state, job.progress.phase, "torch" in sys.modules)
+"""
+COUNT = """
+import sys
+from pathlib import Path
+from modelopt_core import jobs
+print(jobs.running(Path(sys.argv[1])))
+"""
+
+
+def until(true: Callable[[], object], limit_s: float = LIMIT_S) -> float:
+    """Seconds until it is so."""
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() - begun < limit_s, "it never came"
+        time.sleep(0.01)
+    return time.monotonic() - begun
+
+
+def ended(job: Job) -> bool:
+    return job.state in jobs.ENDED
+
+
+def pid(job: Job) -> int:
+    return next(int(e["pid"]) for e in reversed(job.events()) if "pid" in e)
+
+
+def trains(job: Job) -> bool:
+    return job.progress is not None and job.progress.phase == "train"
+
+
+def epoch(job: Job) -> float:
+    assert job.progress is not None
+    return job.progress.values["epoch"]
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([t.flatten().float() for t in model.state_dict().values()])
+
+
+def python(code: str, *arguments: str, **environment: str) -> str:
+    """What another interpreter prints: an app that is closed again."""
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(
+        command, env=os.environ | paths | environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    """Starts jobs on digits that are over when the test is."""
+    started: list[Job] = []
+
+    def start(recipe: tuple[mo.Step, ...], model: str = "mlp", **how: object) -> Job:
+        started.append(jobs.start(recipe, [model], "digits", **{"threads": 1, "folder": tmp_path, **how}))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for job in started:
+        if jobs.alive(job.path):
+            job.cancel()
+            until(lambda job=job: not jobs.alive(job.path))
+
+
+@pytest.fixture
+def unborn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs whose process never comes."""
+
+    process = SimpleNamespace(wait=lambda: 0)
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=lambda *_, **__: process, DEVNULL=subprocess.DEVNULL))
+
+
+def test_a_job_outlives_its_app_and_gives_what_run_gives(tmp_path: Path) -> None:
+    """Started by one interpreter, seen by a second, read by a third; bit-identical, and never near Streamlit."""
+    recipe = mo.to_json(SHORT)
+    id = python(START_AND_LEAVE, str(tmp_path), recipe, PYTHONPROFILEIMPORTTIME="1").strip()
+    job = jobs.find(id, tmp_path)
+    until(lambda: ended(job))
+    assert (job.state, job.error) == ("done", None)
+    assert python(COME_BACK, str(tmp_path)).split() == [id, "done", "recipe", "False"]
+
+    digits, threads = mo.workload("digits"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = mo.run(SHORT, [mo.baseline("digits", "mlp")], digits)
+    finally:
+        torch.set_num_threads(threads)
+    result = job.result()
+    assert [stage.label for stage in result] == ["baseline", "Prune(ratio=0.3)", "Finetune(epochs=4)"]
+    for got, wanted in zip(result, expected, strict=True):
+        a, b = got.measurement, wanted.measurement
+        assert (a.score, a.size_bytes, a.entropy_bytes, a.macs) == (b.score, b.size_bytes, b.entropy_bytes, b.macs)
+        assert torch.equal(weights(got.model), weights(wanted.model))
+    assert torch.equal(weights(job.best() or torch.nn.Module()), weights(expected[-1].model))
+
+    seconds = [e["time_s"] for e in job.events()]
+    assert max(b - a for a, b in pairwise(seconds)) < 2  # one each second, and a busy machine
+    imported = set(re.findall(r"\| +([\w.]+)$", (job.path / "log.txt").read_text(), re.MULTILINE))
+    assert {"torch", "modelopt_core.recipe"} <= imported
+    assert not {n for n in imported if n.split(".")[0] in {"streamlit", "app", "pages", "pickle5", "tornado"}}
+    assert not list(job.path.glob(".*")) and not (job.path / "alive").exists()  # noqa: PT018 - nothing is left lying
+
+
+def test_pause_step_resume_cancel_and_a_neighbour_that_is_killed(begin: Callable[..., Job]) -> None:
+    job, victim = begin(LONG), begin(LONG)
+    assert job.state == victim.state == "queued"
+    until(lambda: trains(job) and trains(victim))
+    job.pause()
+    until(lambda: job.state == "paused", 5)
+    stood = epoch(job)
+
+    os.kill(pid(victim), signal.SIGKILL)
+    assert until(lambda: victim.state == "failed") < 2
+    assert victim.error == jobs.DIED
+    assert "\n" not in jobs.DIED
+    best = victim.best()
+    assert best is not None
+    assert bool(torch.isfinite(weights(best)).all())
+
+    assert (job.state, epoch(job)) == ("paused", stood)
+    job.step()
+    until(lambda: epoch(job) > stood, 5)
+    time.sleep(0.2)
+    assert (job.state, epoch(job)) == ("paused", stood + 1)
+    job.resume()
+    until(lambda: job.state == "running" and epoch(job) > stood + 5, 5)
+    job.cancel()
+    assert until(lambda: job.state == "cancelled") < 2
+    assert job.best() is not None
+    until(lambda: not jobs.alive(job.path), 5)
+    with pytest.raises(JobError, match=r"job \w+ is cancelled; its result is there when it is done"):
+        job.result()
+    job.pause()  # an ended job takes no notice
+    assert job.state == "cancelled"
+    job.remove()
+    assert not job.path.exists()
+
+
+def test_a_job_that_died_goes_on_after_its_last_finished_step(begin: Callable[..., Job]) -> None:
+    recipe = (mo.Finetune(epochs=3, lr=0.01), mo.Finetune(epochs=150))
+    job = begin(recipe)
+    until(lambda: sum(e["kind"] == "stage" for e in job.events()) == 2 and trains(job))
+    os.kill(pid(job), signal.SIGKILL)
+    until(lambda: job.state == "failed", 2)
+    seen, spoken = len(job.events()), jobs.Job(job.path)
+    with (job.path / "events.jsonl").open("ab") as file:
+        file.write(b'{"kind":"progress","phase":"tra')  # it died in the middle of a word
+    job.resume()
+    assert job.state == "queued"
+    until(lambda: ended(job))
+    assert (spoken.state, spoken.error) == ("done", None)
+    phases = [(e["values"]["epoch"], e["total"]) for e in job.events(seen) if e.get("phase") == "train"]
+    assert {total for _, total in phases} == {150 * 17}  # the first training was not done again
+    expected = mo.run(recipe, [mo.baseline("digits", "mlp")], mo.workload("digits"))
+    assert [s.measurement.score for s in job.result()] == [s.measurement.score for s in expected]
+
+
+def test_a_loss_that_explodes_fails_and_keeps_the_last_good_model(begin: Callable[..., Job]) -> None:
+    job = begin((mo.Finetune(lr=1e9),), "cnn", threads=None)
+    until(lambda: ended(job))
+    assert job.state == "failed"
+    assert re.fullmatch(r"loss is (nan|inf) in epoch \d+; choose lr below 1e\+09", job.error or "")
+    best = job.best()
+    assert best is not None
+    assert bool(torch.isfinite(weights(best)).all())
+    assert mo.measure(best, mo.workload("digits")).score.value > 0.9
+
+
+@pytest.mark.usefixtures("unborn")
+class TestWithoutAProcess:
+    """What the app sees of folders, whoever wrote them."""
+
+    def test_owners_do_not_see_each_other(self, begin: Callable[..., Job], tmp_path: Path) -> None:
+        first, second, other = begin(SHORT, owner="anna's"), begin(SHORT, owner="anna's"), begin(SHORT, owner="bob")
+        assert [job.id for job in jobs.list("anna's", tmp_path)] == [second.id, first.id]
+        assert [job.id for job in jobs.list("bob", tmp_path)] == [other.id]
+        assert jobs.list("", tmp_path) == jobs.list("eve", tmp_path) == ()
+        assert jobs.list("anna's", tmp_path / "nowhere") == ()
+        assert len({first.id, second.id, other.id}) == 3
+        assert b"anna" not in (first.path / "job.json").read_bytes()
+        assert first.path.stat().st_mode & 0o077 == 0
+
+    def test_models_handed_in_travel_as_files(self, tmp_path: Path) -> None:
+        model = mo.Prune(ratio=0.5).apply(mo.baseline("digits", "mlp"), mo.workload("digits"))
+        job = jobs.start(SHORT, ["mlp", model], "digits", folder=tmp_path)
+        assert job.plan.models == ("mlp", "pool-1.mopt")
+        assert torch.equal(weights(mo.load(job.path / "pool-1.mopt")), weights(model))
+
+    def test_a_process_that_never_speaks_has_failed(
+        self, begin: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = begin(SHORT)
+        assert (job.state, job.error, job.progress, job.best()) == ("queued", None, None, None)
+        with pytest.raises(JobError, match="is queued; cancel it before removing it"):
+            job.remove()
+        monkeypatch.setattr(jobs, "START_S", 0)
+        assert (job.state, job.error) == ("failed", jobs.DIED)
+
+    def test_a_living_process_is_known_by_its_lock(self, begin: Callable[..., Job], tmp_path: Path) -> None:
+        job, other = begin(SHORT), begin(SHORT)
+        assert jobs.running(tmp_path) == 0
+        with FileLock(job.path / "alive"), FileLock(other.path / "alive"):
+            assert python(COUNT, str(tmp_path)).strip() == "2"
+        assert jobs.running(tmp_path) == 0
+
+    def test_cores_are_shared_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+        for count, threads in [(0, 8), (1, 4), (2, 2), (3, 2), (20, 1)]:
+            monkeypatch.setattr(jobs, "running", lambda _, count=count: count)
+            assert worker.share(tmp_path) == threads
+
+    @pytest.mark.parametrize("id", ["", "../x", "/etc", "0" * 32, "0" * 31 + "/", "A" * 32])
+    def test_an_unknown_id_is_one_sentence(self, id: str, tmp_path: Path) -> None:
+        with pytest.raises(JobError, match="there is no job '.*'; it may have been removed"):
+            jobs.find(id, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("how", "message"),
+        [
+            ({"seed": -1}, "a job cannot be started: seed=-1: Input should be greater than or equal to 0"),
+            ({"seed": 2**63}, "a job cannot be started: seed=9223372036854775808"),
+            ({"threads": 0}, "a job cannot be started: threads=0"),
+        ],
+    )
+    def test_what_cannot_be_started(
+        self, how: dict[str, object], message: str, begin: Callable[..., Job], tmp_path: Path
+    ) -> None:
+        with pytest.raises(JobError, match=message):
+            begin(SHORT, **how)
+        with pytest.raises(JobError, match="a job cannot be started: models="):
+            jobs.start(SHORT, [], "digits", folder=tmp_path)
+        with pytest.raises(ModelOptError, match="cannot say how to build Linear"):
+            jobs.start(SHORT, [torch.nn.Linear(2, 2)], "digits", folder=tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_folder_without_write_access_is_one_sentence(
+        self, begin: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(ModelOptError, match=r"cannot make the folder '.*' \(Not a directory\); set MODELOPT_JOBS"):
+            begin(SHORT, folder=tmp_path / "file")
+        monkeypatch.setenv("MODELOPT_JOBS", str(tmp_path / "file"))
+        with pytest.raises(ModelOptError, match="set MODELOPT_JOBS to one with write access"):
+            begin(SHORT, folder=None)
+        monkeypatch.delenv("MODELOPT_JOBS")
+        assert jobs.home().name == "jobs"
+
+    def test_a_disk_that_fills_while_starting_leaves_no_folder(
+        self, begin: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise ModelOptError("cannot write 'job.json' (No space left on device); choose a folder with room")
+
+        monkeypatch.setattr(jobs.atomic, "write", full)
+        with pytest.raises(ModelOptError, match="No space left on device"):
+            begin(SHORT)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b"null",
+            b"\xff\xfe",
+            b'{"version": 2}',
+            b"[" * 100_000,
+            b'{"a": ' + b"9" * 9999,
+            b" " * 2**21,
+        ],
+        ids=lambda content: content[:8].hex(),
+    )
+    def test_a_plan_that_is_none_is_one_typed_error(
+        self, content: bytes, begin: Callable[..., Job], tmp_path: Path
+    ) -> None:
+        job, sound = begin(SHORT), begin(SHORT)
+        (job.path / "job.json").write_bytes(content)
+        with pytest.raises(JobError, match=r"job.json' is not the plan of a job \(.*\); remove its folder"):
+            jobs.find(job.id, tmp_path)
+        assert [found.id for found in jobs.list("", tmp_path)] == [sound.id]
+
+    def test_pipes_and_links_are_not_opened(self, begin: Callable[..., Job], tmp_path: Path) -> None:
+        job = begin(SHORT)
+        for name, message in (("events.jsonl", "is not a plain file"), ("job.json", "is not the plan of a job")):
+            (job.path / name).unlink()
+            os.mkfifo(job.path / name)
+            with pytest.raises(ModelOptError, match=message):
+                _ = jobs.find(job.id, tmp_path).state
+            (job.path / name).unlink()
+            (job.path / name).symlink_to("/dev/zero")
+            with pytest.raises(ModelOptError, match=message):
+                _ = jobs.find(job.id, tmp_path).state
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            {"kind": "stage", "label": 3, "branch": "x", "model": "0" * 64 + ".mopt", "measurement": 7},
+            {"kind": "stage", "model": "../../../etc/passwd"},
+            {"kind": "stage", "model": ["best.mopt"]},
+            {"kind": "stage", "model": "best.mopt"},
+            {"kind": "progress", "phase": "train", "step": "x", "total": 1, "values": {}},
+            {"kind": "progress", "phase": "train", "step": 1, "total": float("inf"), "values": {}},
+            {"kind": "progress", "values": 3},
+        ],
+    )
+    def test_hostile_events_are_one_typed_error(self, event: dict[str, object], begin: Callable[..., Job]) -> None:
+        job = begin(SHORT)
+        with (job.path / "events.jsonl").open("a") as file:
+            file.write(json.dumps(event) + "\n" + json.dumps({"kind": "state", "state": "done"}) + "\n")
+        with pytest.raises(ModelOptError):
+            _ = job.progress, job.best(), job.result()
+
+    @pytest.mark.parametrize("event", [{"kind": 3}, {"kind": "state"}, {"kind": "state", "state": "on"}, {"kind": "x"}])
+    def test_events_that_mean_nothing_are_passed_over(
+        self, event: dict[str, object], begin: Callable[..., Job]
+    ) -> None:
+        job = begin(SHORT)
+        with (job.path / "events.jsonl").open("a") as file:
+            file.write(json.dumps(event) + "\n")
+        assert job.state in jobs.STATES

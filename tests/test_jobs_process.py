@@ -1,0 +1,152 @@
+"""The worker's side of a job, in this process: what a report writes, when it stands still, what ends it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import modelopt_core as mo
+from modelopt_core import jobs
+from modelopt_core.events import Progress
+from modelopt_core.jobs import journal
+from modelopt_core.jobs import plan as plans
+from modelopt_core.jobs.process import Cancelled, Worker, explain, recall
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    plan = plans.make(owner="0" * 64, created_s=0.0, recipe={}, models=("mlp",), workload="digits")
+    (tmp_path / plans.FILE).write_text(plan.model_dump_json())
+    made = Worker(tmp_path)
+    yield made
+    made.ended.set()
+
+
+def events(worker: Worker) -> list[journal.Record]:
+    return journal.Tail(worker.folder / jobs.EVENTS).read()
+
+
+def until(true: Callable[[], object]) -> None:
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() - begun < 5, "it never came"
+        time.sleep(0.002)
+
+
+def reporting(worker: Worker, passed: list[int], count: int = 100) -> threading.Thread:
+    def report() -> None:
+        for step in range(count):
+            try:
+                worker(Progress("train", step, 1000, {"epoch": step}))
+            except Cancelled:
+                passed.append(-1)
+                return
+            passed.append(step)
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_commands_by_hand(worker: Worker) -> None:
+    """Paused at the first report; each step lets one more pass; cancel ends it from the pause."""
+    passed: list[int] = []
+    worker.command("pause")
+    thread = reporting(worker, passed)
+    until(lambda: worker.standing)
+    assert passed == []
+    for count in (1, 2):
+        worker.command("step")
+        until(lambda count=count: worker.standing and len(passed) == count)
+        assert passed == [*range(count)]
+    worker.command("no such command")
+    worker.command(["step"])
+    assert passed == [0, 1]
+    worker.command("cancel")
+    thread.join(2)
+    assert passed == [0, 1, -1]
+    assert [e["state"] for e in events(worker) if e["kind"] == "state"] == ["paused"] * 3
+
+
+def test_step_while_running_pauses_and_resume_goes_on(worker: Worker) -> None:
+    passed: list[int] = []
+    worker.command("step")
+    thread = reporting(worker, passed, 50)
+    until(lambda: worker.standing)
+    worker.command("resume")
+    thread.join(5)
+    assert passed == [*range(50)]
+    assert [e["state"] for e in events(worker) if e["kind"] == "state"] == ["paused", "running"]
+
+
+def test_commands_come_through_the_file_and_silence_is_broken(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelopt_core.jobs.process.ALIVE_S", 0.05)
+    (worker.folder / jobs.COMMANDS).write_bytes(b'nonsense\n{"command": "pause"}\n{"comm')
+    threading.Thread(target=worker.watch, daemon=True).start()
+    until(lambda: worker.paused and [e["kind"] for e in events(worker)].count("alive") >= 2)
+
+
+def test_a_recipe_that_does_not_report_is_ended(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[Path] = []
+    monkeypatch.setattr("modelopt_core.jobs.process.leave", left.append)
+    threading.Thread(target=worker.watch, daemon=True).start()
+    begun = time.monotonic()
+    journal.append(worker.folder / jobs.COMMANDS, {"command": "cancel"})
+    until(lambda: left)
+    assert time.monotonic() - begun < 2
+    worker.finish("failed", "too late: the first word counts")
+    worker.say("progress")
+    assert [e.get("state") for e in events(worker) if e["kind"] != "alive"] == ["cancelled"]
+
+
+def test_fast_progress_is_thinned_but_its_end_is_told(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelopt_core.jobs.process.TELL_EVERY_S", 10.0)
+    for step in (1, 2, 3):
+        worker(Progress("train", step, 3, {"loss": 0.5}))
+    assert [(e["phase"], e["step"], e["total"], e["values"]) for e in events(worker)] == [
+        ("train", 3, 3, {"loss": 0.5})
+    ]
+
+
+def test_the_best_model_is_written_at_once_and_then_now_and_then(worker: Worker) -> None:
+    made: list[float] = []
+    model = mo.baseline("digits", "mlp")
+
+    def best() -> object:
+        made.append(time.monotonic())
+        return model
+
+    for step in range(20):
+        worker(Progress("train", step, 20, best=best))  # type: ignore[arg-type]
+    assert len(made) == 1
+    worker.keep_best()
+    worker.keep_best()
+    assert len(made) == 2
+    assert (worker.folder / "best.mopt").is_file()
+    assert [e["model"] for e in events(worker) if e["kind"] == "best"] == ["best.mopt"] * 2
+
+
+def test_a_damaged_checkpoint_is_made_again(worker: Worker) -> None:
+    path = worker.folder / f"{'a' * 64}.mopt"
+    path.write_bytes(b"MOPT?")
+    recall(worker.folder)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (MemoryError(), "out of memory; choose a smaller model or batch"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory; choose a smaller"),
+        (ZeroDivisionError("by zero"), r"ZeroDivisionError: by zero; the whole report is in .*log.txt"),
+        (mo.ModelOptError("unknown workload 'x'"), "unknown workload 'x'"),
+    ],
+)
+def test_every_error_is_a_sentence(error: Exception, sentence: str, worker: Worker) -> None:
+    assert mo.ModelOptError is not type(error) or explain(error, worker) == str(error)
+    with pytest.raises(ValueError, match=sentence):
+        raise ValueError(explain(error, worker))
