@@ -1,8 +1,7 @@
-"""Jobs as processes: the numbers of `run`, commands, deaths, restarts, and folders that nobody vouches for."""
+"""Jobs as processes: the numbers of `run`, commands, deaths, restarts."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -12,17 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from filelock import FileLock
 
 import modelopt_core as mo
 from modelopt_core import jobs
-from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job, JobError
-from modelopt_core.jobs import process as worker
 
 SHORT = (mo.Prune(ratio=0.3), mo.Finetune(epochs=4))
 LONG = (mo.Prune(ratio=0.3), mo.Finetune(epochs=1000))
@@ -41,12 +36,6 @@ from pathlib import Path
 from modelopt_core import jobs
 [job] = jobs.list("ann", Path(sys.argv[1]))
 print(job.id, job.state, job.progress.phase, "torch" in sys.modules)
-"""
-COUNT = """
-import sys
-from pathlib import Path
-from modelopt_core import jobs
-print(jobs.running(Path(sys.argv[1])))
 """
 
 
@@ -103,14 +92,6 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Job]]:
         if jobs.alive(job.path):
             job.cancel()
             until(lambda job=job: not jobs.alive(job.path))
-
-
-@pytest.fixture
-def unborn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs whose process never comes."""
-
-    process = SimpleNamespace(wait=lambda: 0)
-    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=lambda *_, **__: process, DEVNULL=subprocess.DEVNULL))
 
 
 def test_a_job_outlives_its_app_and_gives_what_run_gives(tmp_path: Path) -> None:
@@ -207,158 +188,3 @@ def test_a_loss_that_explodes_fails_and_keeps_the_last_good_model(begin: Callabl
     assert best is not None
     assert bool(torch.isfinite(weights(best)).all())
     assert mo.measure(best, mo.workload("digits")).score.value > 0.9
-
-
-@pytest.mark.usefixtures("unborn")
-class TestWithoutAProcess:
-    """What the app sees of folders, whoever wrote them."""
-
-    def test_owners_do_not_see_each_other(self, begin: Callable[..., Job], tmp_path: Path) -> None:
-        first, second, other = begin(SHORT, owner="anna's"), begin(SHORT, owner="anna's"), begin(SHORT, owner="bob")
-        assert [job.id for job in jobs.list("anna's", tmp_path)] == [second.id, first.id]
-        assert [job.id for job in jobs.list("bob", tmp_path)] == [other.id]
-        assert jobs.list("", tmp_path) == jobs.list("eve", tmp_path) == ()
-        assert jobs.list("anna's", tmp_path / "nowhere") == ()
-        assert len({first.id, second.id, other.id}) == 3
-        assert b"anna" not in (first.path / "job.json").read_bytes()
-        assert first.path.stat().st_mode & 0o077 == 0
-
-    def test_models_handed_in_travel_as_files(self, tmp_path: Path) -> None:
-        model = mo.Prune(ratio=0.5).apply(mo.baseline("digits", "mlp"), mo.workload("digits"))
-        job = jobs.start(SHORT, ["mlp", model], "digits", folder=tmp_path)
-        assert job.plan.models == ("mlp", "pool-1.mopt")
-        assert torch.equal(weights(mo.load(job.path / "pool-1.mopt")), weights(model))
-
-    def test_a_process_that_never_speaks_has_failed(
-        self, begin: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        job = begin(SHORT)
-        assert (job.state, job.error, job.progress, job.best()) == ("queued", None, None, None)
-        with pytest.raises(JobError, match="is queued; cancel it before removing it"):
-            job.remove()
-        monkeypatch.setattr(jobs, "START_S", 0)
-        assert (job.state, job.error) == ("failed", jobs.DIED)
-
-    def test_a_living_process_is_known_by_its_lock(self, begin: Callable[..., Job], tmp_path: Path) -> None:
-        job, other = begin(SHORT), begin(SHORT)
-        assert jobs.running(tmp_path) == 0
-        with FileLock(job.path / "alive"), FileLock(other.path / "alive"):
-            assert python(COUNT, str(tmp_path)).strip() == "2"
-        assert jobs.running(tmp_path) == 0
-
-    def test_cores_are_shared_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-        for count, threads in [(0, 8), (1, 4), (2, 2), (3, 2), (20, 1)]:
-            monkeypatch.setattr(jobs, "running", lambda _, count=count: count)
-            assert worker.share(tmp_path) == threads
-
-    @pytest.mark.parametrize("id", ["", "../x", "/etc", "0" * 32, "0" * 31 + "/", "A" * 32])
-    def test_an_unknown_id_is_one_sentence(self, id: str, tmp_path: Path) -> None:
-        with pytest.raises(JobError, match="there is no job '.*'; it may have been removed"):
-            jobs.find(id, tmp_path)
-
-    @pytest.mark.parametrize(
-        ("how", "message"),
-        [
-            ({"seed": -1}, "a job cannot be started: seed=-1: Input should be greater than or equal to 0"),
-            ({"seed": 2**63}, "a job cannot be started: seed=9223372036854775808"),
-            ({"threads": 0}, "a job cannot be started: threads=0"),
-        ],
-    )
-    def test_what_cannot_be_started(
-        self, how: dict[str, object], message: str, begin: Callable[..., Job], tmp_path: Path
-    ) -> None:
-        with pytest.raises(JobError, match=message):
-            begin(SHORT, **how)
-        with pytest.raises(JobError, match="a job cannot be started: models="):
-            jobs.start(SHORT, [], "digits", folder=tmp_path)
-        with pytest.raises(ModelOptError, match="cannot say how to build Linear"):
-            jobs.start(SHORT, [torch.nn.Linear(2, 2)], "digits", folder=tmp_path)
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_folder_without_write_access_is_one_sentence(
-        self, begin: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(ModelOptError, match=r"cannot make the folder '.*' \(Not a directory\); set MODELOPT_JOBS"):
-            begin(SHORT, folder=tmp_path / "file")
-        monkeypatch.setenv("MODELOPT_JOBS", str(tmp_path / "file"))
-        with pytest.raises(ModelOptError, match="set MODELOPT_JOBS to one with write access"):
-            begin(SHORT, folder=None)
-        monkeypatch.delenv("MODELOPT_JOBS")
-        assert jobs.home().name == "jobs"
-
-    def test_a_disk_that_fills_while_starting_leaves_no_folder(
-        self, begin: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def full(*_: object) -> None:
-            raise ModelOptError("cannot write 'job.json' (No space left on device); choose a folder with room")
-
-        monkeypatch.setattr(jobs.atomic, "write", full)
-        with pytest.raises(ModelOptError, match="No space left on device"):
-            begin(SHORT)
-        assert list(tmp_path.iterdir()) == []
-
-    @pytest.mark.parametrize(
-        "content",
-        [
-            b"",
-            b"{",
-            b"[]",
-            b"null",
-            b"\xff\xfe",
-            b'{"version": 2}',
-            b"[" * 100_000,
-            b'{"a": ' + b"9" * 9999,
-            b" " * 2**21,
-        ],
-        ids=lambda content: content[:8].hex(),
-    )
-    def test_a_plan_that_is_none_is_one_typed_error(
-        self, content: bytes, begin: Callable[..., Job], tmp_path: Path
-    ) -> None:
-        job, sound = begin(SHORT), begin(SHORT)
-        (job.path / "job.json").write_bytes(content)
-        with pytest.raises(JobError, match=r"job.json' is not the plan of a job \(.*\); remove its folder"):
-            jobs.find(job.id, tmp_path)
-        assert [found.id for found in jobs.list("", tmp_path)] == [sound.id]
-
-    def test_pipes_and_links_are_not_opened(self, begin: Callable[..., Job], tmp_path: Path) -> None:
-        job = begin(SHORT)
-        for name, message in (("events.jsonl", "is not a plain file"), ("job.json", "is not the plan of a job")):
-            (job.path / name).unlink()
-            os.mkfifo(job.path / name)
-            with pytest.raises(ModelOptError, match=message):
-                _ = jobs.find(job.id, tmp_path).state
-            (job.path / name).unlink()
-            (job.path / name).symlink_to("/dev/zero")
-            with pytest.raises(ModelOptError, match=message):
-                _ = jobs.find(job.id, tmp_path).state
-
-    @pytest.mark.parametrize(
-        "event",
-        [
-            {"kind": "stage", "label": 3, "branch": "x", "model": "0" * 64 + ".mopt", "measurement": 7},
-            {"kind": "stage", "model": "../../../etc/passwd"},
-            {"kind": "stage", "model": ["best.mopt"]},
-            {"kind": "stage", "model": "best.mopt"},
-            {"kind": "progress", "phase": "train", "step": "x", "total": 1, "values": {}},
-            {"kind": "progress", "phase": "train", "step": 1, "total": float("inf"), "values": {}},
-            {"kind": "progress", "values": 3},
-        ],
-    )
-    def test_hostile_events_are_one_typed_error(self, event: dict[str, object], begin: Callable[..., Job]) -> None:
-        job = begin(SHORT)
-        with (job.path / "events.jsonl").open("a") as file:
-            file.write(json.dumps(event) + "\n" + json.dumps({"kind": "state", "state": "done"}) + "\n")
-        with pytest.raises(ModelOptError):
-            _ = job.progress, job.best(), job.result()
-
-    @pytest.mark.parametrize("event", [{"kind": 3}, {"kind": "state"}, {"kind": "state", "state": "on"}, {"kind": "x"}])
-    def test_events_that_mean_nothing_are_passed_over(
-        self, event: dict[str, object], begin: Callable[..., Job]
-    ) -> None:
-        job = begin(SHORT)
-        with (job.path / "events.jsonl").open("a") as file:
-            file.write(json.dumps(event) + "\n")
-        assert job.state in jobs.STATES

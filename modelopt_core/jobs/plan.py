@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
-from modelopt_core.jobs import journal
+from modelopt_core.jobs.journal import size_bytes
 
 T = TypeVar("T")
 FILE = "job.json"
@@ -53,7 +53,7 @@ def read(folder: Path) -> Plan:
     """The plan in a job's folder."""
     path = folder / FILE
     try:
-        if (size := journal.size_bytes(path)) > MAX_BYTES:
+        if (size := size_bytes(path)) > MAX_BYTES:
             raise JobError(f"it has {size:,} bytes")
         return Plan.model_validate_json(path.read_bytes())
     except (OSError, ModelOptError, ValidationError) as error:
