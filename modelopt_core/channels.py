@@ -33,11 +33,22 @@ def groups(model: nn.Module, example: Tensor) -> list[Group]:
     return Walk(model, example).run()
 
 
-def weights(model: nn.Module, group: Group) -> Tensor:
-    """(C, n): for each channel of the group, the weights of all layers that make it."""
-    makers = [m for m in group.members if m.role == "out"]
-    rows = [_out_rows(model.get_submodule(m.layer))[m.places].flatten(1) for m in makers]
-    return torch.cat(rows, dim=1)
+def weights(model: nn.Module, group: Group, outgoing: bool = False) -> Tensor:
+    """(C, n): for each channel of the group, the weights of all layers that make it; outgoing: and that read it."""
+    return rows(model, group, lambda layer: _weight(model.get_submodule(layer)), outgoing)
+
+
+def rows(model: nn.Module, group: Group, of: Callable[[str], Tensor], outgoing: bool = False) -> Tensor:
+    """(C, n): `weights` for any tensors that lie like them. of: layer's name -> tensor shaped like its weight."""
+    found = []
+    for member in group.members:
+        if member.role == "out":
+            tensor = of(member.layer)
+            columns = isinstance(model.get_submodule(member.layer), nn.Embedding)
+            found.append((tensor.t() if columns else tensor.flatten(1))[member.places].flatten(1))
+        elif member.role == "in" and outgoing:
+            found.append(of(member.layer).transpose(0, 1).flatten(1)[member.places].flatten(1))
+    return torch.cat(found, dim=1)
 
 
 def narrow(model: nn.Module, found: list[Group], keep: Mapping[str, Tensor]) -> nn.Module:
@@ -98,11 +109,9 @@ def strongest(scores: Tensor, ratio: float) -> Tensor:
     return torch.topk(scores, len(scores) - removed).indices.sort().values
 
 
-def _out_rows(layer: nn.Module) -> Tensor:
-    if isinstance(layer, nn.MultiheadAttention):
-        return layer.in_proj_weight.detach()
-    weight = layer.get_parameter("weight").detach()
-    return weight.t() if isinstance(layer, nn.Embedding) else weight.flatten(1)
+def _weight(layer: nn.Module) -> Tensor:
+    """The weight that makes or reads channels; of attention, the rows of queries, keys and values."""
+    return layer.get_parameter("in_proj_weight" if isinstance(layer, nn.MultiheadAttention) else "weight").detach()
 
 
 def _slice(layer: nn.Module, role: str, index: Tensor) -> None:

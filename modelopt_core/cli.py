@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TextIO
 from modelopt_core import __version__
 from modelopt_core.assets import asset_path
 from modelopt_core.errors import ModelOptError, unknown
-from modelopt_core.events import Progress
+from modelopt_core.events import Note, Progress
 
 if TYPE_CHECKING:
     from modelopt_core.recipe import Stage
@@ -131,6 +131,9 @@ class Bar:
             self.out.write("\n")
 
     def __call__(self, event: object) -> None:
+        if isinstance(event, Note):
+            print(f"\n{event.text}" if self._drawn else event.text, file=self.out, flush=True)
+            self._drawn = ""
         if not isinstance(event, Progress):
             return
         text, now = self.draw(event), time.monotonic()

@@ -24,6 +24,13 @@ class Progress:
     best: Callable[[], nn.Module] | None = field(default=None, repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class Note:
+    """One line that a person should read: what was done otherwise than asked, and why."""
+
+    text: str
+
+
 Report = Callable[[object], None]
 
 

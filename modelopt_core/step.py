@@ -7,12 +7,12 @@ transforms one model derives from `Transform`, one that makes several models one
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 from torch import nn
@@ -29,15 +29,31 @@ STEPS: Registry[Callable[..., Step]] = Registry("step")
 
 @dataclass(frozen=True)
 class Named:
-    """Type annotation of a field that names an entry of `registry`: checked when the step is made."""
+    """Type annotation of a field that names an entry of `registry`: checked when the step is made.
+
+    fits: another field, and the property by which an entry declares the values of that field that it goes with.
+    """
 
     registry: Registry[Any]
+    fits: str = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(lambda name: self.registry[name].name, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         return {**handler(schema), "enum": sorted(self.registry)}
+
+
+@dataclass(frozen=True, init=False)
+class When:
+    """Type annotation of a field that means something only while another field has one of these values."""
+
+    field: str
+    values: tuple[object, ...]
+
+    def __init__(self, field: str, *values: object) -> None:
+        object.__setattr__(self, "field", field)
+        object.__setattr__(self, "values", values)
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,32 @@ class Step(BaseModel):
         """The registry that a field names an entry of, or None."""
         named = _annotation(cls.model_fields[field], Named)
         return named.registry if isinstance(named, Named) else None
+
+    @classmethod
+    def choices(cls, field: str, values: Mapping[str, object]) -> list[str]:
+        """Names that a registry field may have beside the other fields' values."""
+        named = _annotation(cls.model_fields[field], Named)
+        if not isinstance(named, Named) or not named.fits:
+            return list(getattr(named, "registry", ()))
+        return [name for name, entry in named.registry.items() if values.get(named.fits) in entry[named.fits]]  # type: ignore[operator]
+
+    @classmethod
+    def matters(cls, field: str, values: Mapping[str, object]) -> bool:
+        """Does the field mean anything beside the other fields' values?"""
+        when = _annotation(cls.model_fields[field], When)
+        return not isinstance(when, When) or values.get(when.field) in when.values
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        values = dict(self)
+        for field, info in type(self).model_fields.items():
+            named = _annotation(info, Named)
+            if isinstance(named, Named) and named.fits and values[field] not in (fit := self.choices(field, values)):
+                raise ModelOptError(
+                    f"{self.name}: {field}={values[field]} does not go with {named.fits}={values[named.fits]}; "
+                    f"choose from {', '.join(fit)}"
+                )
+        return self
 
     def changed(self, **values: Any) -> Self:
         """The same step with other values, validated again."""
@@ -198,4 +240,4 @@ def _size_bytes(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
 
 
-__all__ = ["STEPS", "Combine", "Field", "Knob", "Named", "Step", "Transform", "explain"]
+__all__ = ["STEPS", "Combine", "Field", "Knob", "Named", "Step", "Transform", "When", "explain"]

@@ -12,7 +12,10 @@ def bars(step: mo.Prune) -> layer_table.Bars:
 
 def note(step: mo.Prune, _: Measurement) -> str:
     """Why smaller is not always faster."""
-    return "zeros make the file smaller, not the kernel faster" if step.granularity == "weight" else ""
+    if step.granularity == "channel":
+        return ""
+    told = f"{step.pattern}: " if step.pattern else ""
+    return f"{told}zeros make the file smaller, not the kernel faster"
 
 
 frame.page(
@@ -24,6 +27,7 @@ frame.page(
         note=note,
         labels={
             "weight": "weights",
+            "block": "blocks",
             "channel": "channels",
             "none": "nothing",
             "norms": "re-estimate norms",

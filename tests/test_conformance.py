@@ -4,6 +4,8 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from modelopt_core.zoo import ZOO
 
 PAIRS = [("digits", "cnn"), ("digits", "mlp"), ("docstrings", "bag"), ("docstrings", "textcnn")]
 STEPS = [
-    *(mo.Prune(criterion=c, granularity=g, ratio=0.5) for c in mo.CRITERIA for g in ("weight", "channel")),
+    *(mo.Prune(criterion=c, granularity=g, ratio=0.5) for c in mo.CRITERIA for g in mo.CRITERIA[c]["granularity"]),
     mo.Prune(scope="global", ratio=0.3),
     *(mo.Quantize(observer=o, scheme=s) for o in mo.OBSERVERS for s in ("symmetric", "affine") if mo.OBSERVERS[o][s]),
     *(mo.Quantize(rounding=r, bits=3, per="tensor") for r in mo.ROUNDINGS),
@@ -40,6 +42,10 @@ def test_transform(step, pair):
     """Input bit-identical (R11); same seed, same result; eval mode and finite; the same answers' shape."""
     w, model = mo.workload(pair[0]), mo.baseline(*pair)
     before, key = bits_of(model), identity.key(model)
+    if getattr(step, "criterion", "") == "bn_scale" and pair != ("digits", "cnn"):
+        with pytest.raises(mo.ModelOptError, match="needs batch norm"):
+            step.apply(model, w, seed=1)
+        return
     result = step.apply(model, w, seed=1)
     again = step.apply(mo.baseline(*pair), w, seed=1)
     assert bits_of(model) == before
@@ -83,16 +89,40 @@ def test_docstring_says_what_and_source(entry):
     assert entry.source.startswith("@")
 
 
+def stats_of(shape: tuple[int, int], channels: bool, fill: Callable[..., torch.Tensor]) -> Stats:
+    """Stats with every field made by `fill(*shape)`; sums of squares are not negative."""
+    signed = {name: fill(*shape) for name in ("weight", "grad", "joint")}
+    squares = {name: fill(*shape).square() for name in ("square", "pre")}
+    return Stats(generator=generator(), channels=channels, bn_scale=fill(shape[0]).abs(), **signed, **squares)
+
+
+@pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("entry", list(mo.CRITERIA.values()), ids=lambda e: e.name)
-def test_criterion(entry, shape):
-    weight = torch.randn(shape, generator=generator())
-    scores = entry(Stats(weight, generator()))
-    assert scores.shape in (weight.shape, weight.shape[:1])
-    assert torch.isfinite(entry(Stats(torch.zeros(shape), generator()))).all()
+def test_criterion(entry, shape, channels):
+    if ("channel" if channels else "weight") not in entry["granularity"]:
+        return
+    draw = generator()
+    drawn = stats_of(shape, channels, lambda *s: torch.randn(s, generator=draw))
+    scores = entry(drawn)
+    assert scores.shape in ((shape, shape[:1]) if channels else (shape,))
+    assert torch.isfinite(scores).all()
+    assert (scores >= 0).all(), "channels of a layer are scaled by their mean"
+    for value in (0.0, -1e-20, 1e8):
+        assert torch.isfinite(entry(stats_of(shape, channels, lambda *s, value=value: torch.full(s, value)))).all()
     if entry["equivariant"]:
         order = torch.randperm(shape[0], generator=generator())
-        torch.testing.assert_close(entry(Stats(weight[order], generator())), scores[order])
+        moved = {n: t[order] for n, t in vars(drawn).items() if isinstance(t, torch.Tensor)}
+        torch.testing.assert_close(entry(replace(drawn, **moved)), scores[order])
+
+
+@pytest.mark.parametrize("entry", list(mo.CRITERIA.values()), ids=lambda e: e.name)
+def test_criterion_reads_only_what_it_declares(entry):
+    """Without the fields that it doesn't need, the scores are the same."""
+    drawn = stats_of((4, 5), True, torch.ones)
+    needed = {"weight", "generator", "channels", *entry["needs"]}
+    bare = Stats(**{name: value for name, value in vars(drawn).items() if name in needed})
+    assert torch.equal(entry(bare), entry(replace(stats_of((4, 5), True, torch.ones), generator=generator())))
 
 
 @pytest.mark.parametrize("levels", [2, 3, 15, 255, 256])

@@ -104,7 +104,7 @@ def test_every_control_can_be_clicked_twice(root: Any, page: str) -> None:
 def _value(step: Any, name: str, label: str) -> object:
     """The choice behind a label of the screen."""
     allowed = step.model_json_schema()["properties"][name].get("enum", [])
-    return label if label in allowed else {"weights": "weight", "channels": "channel", "nothing": "none"}.get(
+    return label if label in allowed else {"weights": "weight", "blocks": "block", "channels": "channel", "nothing": "none"}.get(
         label, "norms"
     )  # fmt: skip
 
@@ -118,6 +118,25 @@ def test_a_link_restores_everything(root: Any) -> None:
     assert {name: app.query_params[name] for name in link} == link
     again = open_page(root, "prune", **{k: v for k, v in app.query_params.items() if isinstance(v, str)})
     assert again.query_params == app.query_params
+
+
+def test_a_criterion_that_does_not_go_with_the_granularity_falls_back_and_says_so(root: Any) -> None:
+    app = open_page(root, "prune", criterion="fpgm")
+    assert lines(app) == []
+    assert all(w.key != "Prune.size" for w in app.number_input), "size means nothing for channels"
+    app.get_by_key("Prune.granularity").set_value("n:m")
+    app.run()
+    assert not app.exception
+    assert app.session_state["Prune.criterion"] == "l1"
+    assert any("'fpgm'" in line and "Using the default" in line for line in lines(app))
+    assert "fpgm" not in app.get_by_key("Prune.criterion").options
+    assert app.get_by_key("Prune.size").value == 4
+
+
+def test_a_criterion_that_the_model_cannot_serve_is_one_line(root: Any) -> None:
+    app = open_page(root, "prune", model="mlp", criterion="bn_scale")
+    assert not app.exception
+    assert any("needs batch norm" in line and "choose from l1" in line for line in lines(app))
 
 
 @pytest.mark.parametrize("text", HOSTILE)

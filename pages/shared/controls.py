@@ -20,8 +20,12 @@ WIDE, CHARACTER = 11.0, 0.62  # rem: a select box, and a letter of a segmented c
 
 
 def keys(step: type[Transform]) -> dict[str, str]:
-    """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion."""
-    return {name: f"{step.__name__}.{name}" for name in step.model_fields}
+    """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion.
+
+    Tuples (a ratio per layer) are not drawn here: they keep their defaults.
+    """
+    fields = step.model_fields.items()
+    return {name: f"{step.__name__}.{name}" for name, info in fields if typing.get_origin(info.annotation) is not tuple}
 
 
 def prepare(step: type[Transform]) -> None:
@@ -29,7 +33,18 @@ def prepare(step: type[Transform]) -> None:
     for name, key in keys(step).items():
         address.take(name, key, lambda text, name=name: value_from(step, name, text))  # type: ignore[misc]
         st.session_state.setdefault(key, step.model_fields[name].default)
+    for name, key in keys(step).items():
+        if typing.get_origin(step.model_fields[name].annotation) is Literal:
+            _keep_known(key, list(typing.get_args(step.model_fields[name].annotation)), step.model_fields[name])
+    for name, key in keys(step).items():  # which of these there are depends on the others
+        if step.registry(name) is not None:
+            _keep_known(key, step.choices(name, _values(step)), step.model_fields[name])
     address.own(keys(step))
+
+
+def _values(step: type[Transform]) -> dict[str, Any]:
+    """What the session holds for the step's fields."""
+    return {name: st.session_state[key] for name, key in keys(step).items()}
 
 
 def value_from(step: type[Transform], name: str, text: str) -> object:
@@ -45,7 +60,7 @@ def value_from(step: type[Transform], name: str, text: str) -> object:
 
 def current(step: type[Transform]) -> Transform:
     """The step as the session's settings have it."""
-    return step(**{name: st.session_state[key] for name, key in keys(step).items()})
+    return step(**_values(step))
 
 
 def reset(step: type[Transform]) -> None:
@@ -55,11 +70,11 @@ def reset(step: type[Transform]) -> None:
 
 
 def draw(step: type[Transform], *, but: str, labels: Mapping[str, str]) -> None:
-    """One row of widgets for every field except the Dial's. labels: a choice's name in the core → on the screen."""
+    """One row of widgets for every field that matters now, except the Dial's. labels: a choice → on the screen."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-        for name, info in step.model_fields.items():
-            if name != but:
-                _widget(step, name, info, lambda choice: labels.get(str(choice), str(choice)))
+        for name in keys(step):
+            if name != but and step.matters(name, _values(step)):
+                _widget(step, name, step.model_fields[name], lambda choice: labels.get(str(choice), str(choice)))
 
 
 def _widget(step: type[Transform], name: str, info: FieldInfo, label: Callable[[Any], str]) -> None:
@@ -67,12 +82,11 @@ def _widget(step: type[Transform], name: str, info: FieldInfo, label: Callable[[
     registry, annotation = step.registry(name), info.annotation
     how: dict[str, Any] = {"key": key, "persist_state": "session"}
     if registry is not None:
-        _keep_known(key, list(registry), info)
-        entries = "\n".join(f"- **{entry.name}**: {entry.summary}" for entry in registry.values())
-        st.selectbox(title, list(registry), help=f"{about}\n\n{entries}", width=170, **how)
+        names = step.choices(name, _values(step))
+        entries = "\n".join(f"- **{name}**: {registry[name].summary}" for name in names)
+        st.selectbox(title, names, help=f"{about}\n\n{entries}", width=170, **how)
     elif typing.get_origin(annotation) is Literal:
         choices = list(typing.get_args(annotation))
-        _keep_known(key, choices, info)
         st.segmented_control(title, choices, format_func=label, required=True, help=about, **how)
     elif annotation is bool:
         st.toggle(title, help=about, **how)

@@ -1,0 +1,173 @@
+"""What criteria look at, gathered once per model from training examples.
+
+Everything that is summed over connections is one operation, `correlate`: the gradient of Σ y ⊙ layer(x) with respect to
+the layer's weight is Σ x_i·y_j for a linear layer, the same over all patches for a convolution, and over all tokens for
+an embedding. No patch is ever copied out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from modelopt_core import channels, identity, turns
+from modelopt_core.cache import STORE
+from modelopt_core.channels import Group
+from modelopt_core.errors import ModelOptError
+from modelopt_core.workload import Workload
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+EXAMPLES, BATCH = 1024, 128
+PAUSE_S = 0.25  # who waits for these statistics may be whom we let go first: not for long
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One use of a layer in a forward pass over b examples. x: its input; y: its output; g: (b times) ∂loss/∂y."""
+
+    layer: nn.Module
+    x: Tensor
+    y: Tensor
+    g: Tensor
+
+
+def correlate(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Σ_t x_i·y_j for every weight w_ji of the layer, over examples and positions; shaped like its weight."""
+    with torch.enable_grad():
+        return torch.autograd.grad(layer.forward(x), layer.get_parameter("weight"), y)[0]
+
+
+def squared(call: Call) -> Tensor:
+    """The input's squares; a token reads a one, whose square is one."""
+    return call.x if isinstance(call.layer, nn.Embedding) else call.x.square()
+
+
+def pre(call: Call) -> Tensor:
+    """Σ_t x_i², shaped like the weight."""
+    return correlate(call.layer, squared(call), torch.ones_like(call.y))
+
+
+def joint(call: Call) -> Tensor:
+    """Σ_t x_i·y_j, shaped like the weight."""
+    return correlate(call.layer, call.x, call.y)
+
+
+def grad(call: Call) -> Tensor:
+    """Σ_t g_ji, the examples' gradients, shaped like the weight."""
+    return correlate(call.layer, call.x, call.g)
+
+
+def square(call: Call) -> Tensor:
+    """Σ_t g_ji², shaped like the weight. An example with one position has g_ji = x_i·g_j: no need to take it alone."""
+    if isinstance(call.layer, nn.Linear) and call.x.dim() == 2:
+        return correlate(call.layer, squared(call), call.g.square())
+    total = torch.zeros_like(call.layer.get_parameter("weight"))
+    for x, g in zip(call.x.split(1), call.g.split(1), strict=True):
+        total += correlate(call.layer, x, g).square()
+    return total
+
+
+SUMS: Mapping[str, Callable[[Call], Tensor]] = {"pre": pre, "joint": joint, "grad": grad, "square": square}
+Gathered = Mapping[str, Mapping[str, Tensor]]  # what -> layer -> mean, shaped like its weight
+
+
+def gather(model: nn.Module, workload: Workload, needs: Iterable[str]) -> Gathered:
+    """Means over up to 1,024 evenly spaced training examples, once per model, data and needs.
+
+    needs: names out of pre, joint, grad, square; others are not gathered from data. The model is left as it was.
+    """
+    asked = set(needs)
+    wanted = tuple(need for need in SUMS if need in asked)
+    if not wanted:
+        return {}
+    key = ("prune stats", identity.key(model), workload.data_hash, wanted, identity.CODE_VERSION)
+    return STORE.get(key, lambda: _gather(identity.clone(model), workload, wanted), _size_bytes)
+
+
+def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...]) -> Gathered:
+    """model: a private clone."""
+    sums: dict[str, dict[str, Tensor]] = {need: {} for need in wanted}
+    device = next(model.parameters()).device
+    model.requires_grad_(True)
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
+    n = len(workload.train)
+    at = torch.arange(0, n, max(1, math.ceil(n / EXAMPLES)))
+    for some in at.split(BATCH):
+        turns.pause(PAUSE_S)
+        inputs, targets = workload.train.inputs[some].to(device), workload.train.targets[some].to(device)
+        for name, call in _calls(model, layers, workload, inputs, targets, bool({"grad", "square"} & set(wanted))):
+            for need in wanted:
+                total = SUMS[need](call)
+                sums[need][name] = sums[need][name] + total if name in sums[need] else total
+    return {need: {name: total / len(at) for name, total in found.items()} for need, found in sums.items()}
+
+
+def _calls(
+    model: nn.Module, layers: Mapping[str, nn.Module], workload: Workload, x: Tensor, targets: Tensor, slopes: bool
+) -> list[tuple[str, Call]]:
+    """Every use of every layer in one forward pass and, where `slopes` are wanted, one backward pass."""
+    seen: list[tuple[str, Tensor, Tensor]] = []
+
+    def note(name: str) -> Callable[..., Tensor]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
+            seen.append((name, args[0].detach().clone(), y))
+            return y.clone()  # what follows may write in place
+
+        return hook
+
+    handles = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+    try:
+        with torch.set_grad_enabled(slopes):
+            outputs = workload.forward(model, x)
+            loss = workload.loss(outputs, targets) * len(x) if slopes else None
+    finally:
+        for handle in handles:
+            handle.remove()
+    results = [y for _, _, y in seen]
+    gs: Any = results if loss is None else torch.autograd.grad(loss, results, allow_unused=True)
+    return [
+        (name, Call(layers[name], x, y.detach(), torch.zeros_like(y) if g is None else g.detach()))
+        for (name, x, y), g in zip(seen, gs, strict=True)
+    ]
+
+
+def _size_bytes(gathered: Gathered) -> int:
+    return sum(t.numel() * t.element_size() for found in gathered.values() for t in found.values())
+
+
+def of_layer(name: str, gathered: Gathered) -> dict[str, Tensor]:
+    """What was gathered about one layer: name of the need -> (R, n), as its weight flattened."""
+    return {need: _known(found, name).flatten(1) for need, found in gathered.items()}
+
+
+def of_group(model: nn.Module, group: Group, gathered: Gathered, outgoing: bool) -> dict[str, Tensor]:
+    """What was gathered about a group of channels: name of the need -> (C, n), beside `channels.weights`.
+
+    outgoing: also the connections from its channels to the layers that read them.
+    """
+    return {
+        need: channels.rows(model, group, lambda name, found=found: _known(found, name), outgoing)  # type: ignore[misc]
+        for need, found in gathered.items()
+    }
+
+
+def bn_scale(model: nn.Module, group: Group) -> Tensor | None:
+    """(C,): Σ |γ| over the batch norms that carry the group's channels; None where there is none."""
+    norms = [(m, model.get_submodule(m.layer)) for m in group.members if m.role == "norm"]
+    scales = [n.weight.detach()[m.places].abs().sum(dim=1) for m, n in norms if isinstance(n, _BatchNorm) and n.affine]
+    return torch.stack(scales).sum(dim=0) if scales else None
+
+
+def _known(found: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in found:
+        raise ModelOptError(
+            f"no data reaches {name!r} as a layer of its own, and the criterion needs some; "
+            "freeze the layer, or choose a criterion that looks at weights only, such as l1"
+        )
+    return found[name]
