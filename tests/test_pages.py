@@ -104,9 +104,8 @@ def test_every_control_can_be_clicked_twice(root: Any, page: str) -> None:
 def _value(step: Any, name: str, label: str) -> object:
     """The choice behind a label of the screen."""
     allowed = step.model_json_schema()["properties"][name].get("enum", [])
-    return label if label in allowed else {"weights": "weight", "blocks": "block", "channels": "channel", "nothing": "none"}.get(
-        label, "norms"
-    )  # fmt: skip
+    names = {"weights": "weight", "blocks": "block", "channels": "channel", "nothing": "none"}
+    return label if label in allowed else names.get(label, "norms")
 
 
 def test_a_link_restores_everything(root: Any) -> None:

@@ -189,7 +189,7 @@ def test_coupled_layers_share_a_ratio():
     net, example = Coupled(), torch.zeros(1, 2)
     thin = prune_channels(net, example, Plan(0.0, own={"b": 0.5}), scorer(net))
     assert (thin.a.out_features, thin.b.out_features, thin.c.in_features) == (2, 2, 2)
-    with pytest.raises(mo.ModelOptError, match="b is coupled with a, which has another ratio; give them one"):
+    with pytest.raises(mo.ModelOptError, match="b is coupled with a, whose ratio differs; give them one"):
         prune_channels(net, example, Plan(0.0, own={"a": 0.25, "b": 0.5}), scorer(net))
     with pytest.raises(mo.ModelOptError, match="channels of c can't be cut: it is the model's output"):
         prune_channels(net, example, Plan(0.0, own={"c": 0.5}), scorer(net))

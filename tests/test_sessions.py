@@ -16,8 +16,9 @@ def moves(seed: int) -> list[tuple[str, mo.Transform]]:
     steps = []
     for _ in range(MOVES):
         if draw.random() < 0.5:
-            ratio, criterion = draw.randrange(100) / 100, draw.choice(sorted(mo.CRITERIA))
-            step = mo.Prune(ratio=ratio, criterion=criterion, granularity=draw.choice(["weight", "channel"]))
+            granularity = draw.choice(["weight", "channel", "n:m", "block"])
+            fit = [n for n, e in mo.CRITERIA.items() if granularity in e["granularity"] and n != "bn_scale"]
+            step = mo.Prune(ratio=draw.randrange(100) / 100, criterion=draw.choice(fit), granularity=granularity)
         else:
             step = mo.Quantize(bits=draw.randrange(1, 9), per=draw.choice(["tensor", "channel"]))
         steps.append((draw.choice(["cnn", "mlp"]), step))

@@ -116,7 +116,7 @@ def prune_channels(model: nn.Module, example: Tensor, plan: Plan, scorer: Scorer
     the criterion says that its scores compare as they are.
     """
     found = channels.groups(model, example)
-    plan = Plan(plan.ratio, plan.together, _own_of_groups(found, plan.own))
+    plan = Plan(plan.ratio, plan.together, _own_of_groups(model, found, plan.own))
     asked = [g for g in found if not g.frozen and plan.of(g.name) > 0]
     groups = scorer.scored(asked)
     if alone := [g.name for g in asked if g not in groups]:
@@ -133,23 +133,27 @@ def prune_channels(model: nn.Module, example: Tensor, plan: Plan, scorer: Scorer
     return channels.narrow(model, found, keep)
 
 
-def _own_of_groups(groups: list[Group], own: Mapping[str, float]) -> dict[str, float]:
+def _own_of_groups(model: nn.Module, groups: list[Group], own: Mapping[str, float]) -> dict[str, float]:
     """Group name -> its own ratio. A layer's name stands for its group; layers of one group can't differ."""
     names = {g.name: [g] for g in groups}
     for g in groups:
         for maker in g.makers:
             if maker not in names or names[maker][0].name != maker:
                 names.setdefault(maker, []).append(g)
+    for name, layer in model.named_modules():
+        if isinstance(layer, LAYERS):
+            names.setdefault(name, [])  # makes no channels that are followed: nothing goes
     found: dict[str, float] = {}
     for layer, ratio in own.items():
         if layer not in names:
             raise unknown("layer", layer, names)
+        why = next(
+            (g.frozen for g in names[layer] if g.frozen), "" if names[layer] else "the walk does not follow them"
+        )
+        if ratio > 0 and why:
+            raise ModelOptError(f"channels of {layer} can't be cut: {why}; take its ratio out")
         for g in names[layer]:
-            if g.frozen and ratio > 0:
-                raise ModelOptError(f"channels of {layer} can't be cut: {g.frozen}; take its ratio out")
             if found.setdefault(g.name, ratio) != ratio:
-                raise ModelOptError(
-                    f"{layer} is coupled with {', '.join(m for m in g.makers if m != layer)}, which has another ratio; "
-                    "give them one"
-                )
+                others = ", ".join(m for m in g.makers if m != layer)
+                raise ModelOptError(f"{layer} is coupled with {others}, whose ratio differs; give them one")
     return found

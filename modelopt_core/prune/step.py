@@ -50,7 +50,9 @@ class Prune(Transform):
     ratios: tuple[tuple[str, float], ...] = Field(
         (), title="Ratio per layer", description="(layer, ratio) pairs: these layers have a ratio of their own."
     )
-    frozen: tuple[str, ...] = Field((), title="Frozen", description="Layers that are left alone.")
+    frozen: tuple[str, ...] = Field(
+        (), title="Frozen", description="Layers whose weights, or whose channels, all stay."
+    )
 
     @field_validator("ratios", mode="before")
     @classmethod

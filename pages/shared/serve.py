@@ -147,7 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     # Streamlit looks for .streamlit/config.toml, and for imports, beside the program that was started: name app.py.
     sys.argv = [str(ROOT / "app.py")]
-    sys.path[0] = str(ROOT)
+    if not sys.flags.safe_path:  # else the first entry is not this file's folder, but where modelopt_core may be
+        del sys.path[0]
+    sys.path.insert(0, str(ROOT))
     build(browser=not options.no_browser).run(config={} if options.port is None else {"server.port": options.port})
 
 
