@@ -15,7 +15,7 @@ st.set_page_config(
     page_title="ModelOpt Studio",
     page_icon=str(asset_path("favicon.svg")),
     layout="wide",
-    initial_sidebar_state="collapsed" if bench.presenting() else "expanded",
+    initial_sidebar_state="collapsed" if bench.presenting() else "auto",
 )
 st.logo(str(asset_path("logo.svg")), size="large")
 st.html(asset_path().parent / "pages" / "shared" / "style.css")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -12,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 import modelopt_core as mo
 from modelopt_core.errors import DataMissing
 from modelopt_core.workload import Workload
-from pages.shared import bench, controls
+from pages.shared import baselines, bench, cards, controls
 
 TIMEOUT_S = 60
 TECHNIQUES = ("prune", "quantize")
@@ -173,6 +174,46 @@ def test_missing_data_is_one_line_and_digits_stand_in(root: Any, monkeypatch: py
     assert "Digits val" in card(app)
 
 
+def test_one_damaged_model_leaves_the_others(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(workload: str, name: str) -> Any:
+        if name == "cnn":
+            raise DataMissing("weights digits-cnn are damaged; run `modelopt train-zoo digits/cnn`")
+        return mo.baseline(workload, name)
+
+    for module in (bench, baselines):
+        monkeypatch.setattr(module, "load_model", damaged)
+    for link in ({}, {"model": "cnn"}):
+        app = open_page(root, "prune", **link)
+        assert not app.exception
+        assert any("train-zoo digits/cnn" in line and "Digits, mlp" in line for line in lines(app))
+        assert "against mlp" in card(app)
+    chosen = open_page(root, "prune", model="mlp")
+    assert lines(chosen) == []
+    home = open_page(root)
+    assert any("train-zoo digits/cnn" in h.value and "96.4" in h.value for h in home.html)  # a row each
+
+
+def test_learn_gives_no_score_away_before_the_guess(root: Any) -> None:
+    app = open_page(root, "prune", view="learn")
+    assert cards.HIDDEN in card(app)
+    assert "McNemar" not in card(app)
+    guess_key = "dial Prune digits cnn"
+    app.session_state["guesses"] = {guess_key: 0.5}
+    app.run()
+    assert cards.HIDDEN not in card(app)
+    assert "McNemar" in card(app)
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [([{"step": "Finetune", "epochs": 1000}], "not Finetune"), ([{"step": "Prune"}] * 9, "at most 8")],
+)
+def test_a_pin_in_a_link_starts_no_long_work(root: Any, steps: list[dict[str, Any]], said: str) -> None:
+    app = open_page(root, "prune", pin=json.dumps({"on": "digits/cnn", "version": 1, "steps": steps}))
+    assert any(said in line for line in lines(app))
+    assert "pin" not in app.query_params
+
+
 def test_undo_and_reset_go_back(root: Any) -> None:
     app = open_page(root, "prune")
     first = card(app)
@@ -192,7 +233,7 @@ def test_undo_and_reset_go_back(root: Any) -> None:
 def test_snapshots_come_back(root: Any) -> None:
     app = open_page(root, "prune", view="present", ratio="0.2")
     first = card(app)
-    app.text_input("snapshot-name").set_value("=HYPERLINK(1)").run()
+    app.text_input("snapshot-name").set_value("=HYPERLINK(1)")
     app.button("save-snapshot").click().run()
     app.session_state["Prune.ratio"] = 0.7
     app.run()
@@ -200,7 +241,10 @@ def test_snapshots_come_back(root: Any) -> None:
     app.button("next").click().run()
     assert not app.exception
     assert card(app) == first
-    assert any("=HYPERLINK(1)" in t.value for t in app.text)
+    assert any(t.value == "1 of 1: =HYPERLINK(1)" for t in app.text)
+    app.session_state["Prune.ratio"] = 0.7
+    app.run()
+    assert any(t.value.endswith(", moved since") for t in app.text)
 
 
 def test_two_sessions_do_not_meet(root: Any) -> None:

@@ -45,7 +45,7 @@ class Bench:
         return f"{self.workload.name}/{self.model_name}/{self.runtime}/{self.device}"
 
 
-@st.cache_resource(show_spinner=False)
+@st.cache_resource(show_spinner="Reading the data …")
 def load_workload(name: str) -> Workload:
     """The workload, one for the whole process; nothing writes to it."""
     return mo.workload(name)
@@ -65,17 +65,24 @@ def settle() -> None:
 
 
 def current() -> Bench:
-    """The bench as the session's settings have it; where data or weights are absent, digits and the reason."""
+    """The bench as the session's settings have it.
+
+    Where data or weights are absent or damaged, the next best and the reason: another model of the workload, digits.
+    """
     state, problem = st.session_state, ""
-    for workload_name, model_name in ((state["workload"], state["model"]), (FALLBACK, "")):
+    for workload_name in dict.fromkeys((state["workload"], FALLBACK)):
         try:
             workload = load_workload(workload_name)
-            name = model_name if model_name in workload.models else workload.models[0]
-            model = load_model(workload_name, name)
         except DataMissing as error:
             problem = problem or str(error)
-        else:
-            return Bench(workload, name, model, state["runtime"], state["device"], state["view"], problem)
+            continue
+        for name in sorted(workload.models, key=lambda name: name != state["model"]):  # the chosen one first
+            try:
+                model = load_model(workload_name, name)
+            except DataMissing as error:
+                problem = problem or str(error)
+            else:
+                return Bench(workload, name, model, state["runtime"], state["device"], state["view"], problem)
     raise ModelOptError(problem)
 
 
@@ -125,7 +132,10 @@ def choose(here: Bench) -> None:
     st.selectbox("Workload", list(mo.WORKLOADS), format_func=title, key="workload", persist_state="session",
                  help=here.workload.note)  # fmt: skip
     if here.problem:
-        st.warning(f"{here.problem}. Showing {here.workload.title} meanwhile.", icon=":material/database_off:")
+        st.warning(
+            f"{here.problem}. Showing {here.workload.title}, {here.model_name} meanwhile.",
+            icon=":material/database_off:",
+        )
     st.selectbox("Model", here.workload.models, format_func=lambda name: _described(here.workload.name, name),
                  key="model", persist_state="session", help="Trained weights that come with the project.")  # fmt: skip
 

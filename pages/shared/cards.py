@@ -6,7 +6,7 @@ Every line is always there, so that nothing moves when a value changes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import streamlit as st
@@ -16,6 +16,8 @@ from modelopt_core.measure import Comparison
 from pages.shared import units
 from pages.shared.bench import DEVICES
 from pages.shared.trial import Trial
+
+HIDDEN = "Shown after your guess."
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def cards(trial: Trial) -> tuple[Card, Card, Card]:
             units.size(m.size_bytes),
             units.change(before.size_bytes / m.size_bytes, "smaller", "larger", "same size"),
             f"bound by entropy {units.size(m.entropy_bytes)}",
-            f"{units.whole(m.nonzero)} of {units.whole(trial.start.parameters)} weights left",
+            f"{units.whole(m.nonzero)} of {units.whole(trial.start.parameters)} weights not zero",
         ),
         Card(
             "latency",
@@ -66,11 +68,16 @@ def cards(trial: Trial) -> tuple[Card, Card, Card]:
     )
 
 
-def draw(trial: Trial, note: str, big: bool) -> None:
-    """The row of cards and a line on what was measured. big: for the view Present; note: an honest word on speed."""
+def draw(trial: Trial, note: str, *, big: bool, asking: bool = False) -> None:
+    """The row of cards and a line on what was measured.
+
+    note: an honest word on speed; big: for the view Present; asking: the score stays hidden until Learn's guess.
+    """
     warned = f"<b>{escape(note)}</b>" if note else ""
+    score, size, latency = cards(trial)
+    shown = (replace(score, value="?", change="", detail=HIDDEN, note=""), size, latency) if asking else cards(trial)
     st.html(
-        f'<div class="{"mo-big" if big else ""}"><div class="mo-cards">{"".join(map(_html, cards(trial)))}</div>'
+        f'<div class="{"mo-big" if big else ""}"><div class="mo-cards">{"".join(map(_html, shown))}</div>'
         f'<p class="mo-line"><span>{escape(basis(trial))}</span>{warned}</p></div>'
     )
 

@@ -17,7 +17,7 @@ def draw(page: str) -> None:
     """Three equal cards; the button sets the view and opens the page."""
     for column, (view, title, text) in zip(st.columns(3, gap="medium"), DOORS, strict=True):
         with column.container(border=True, key=f"door-{view}", height="stretch"):
-            st.html(f'<div class="mo-door"><h3>{escape(title)}</h3><p>{escape(text)}</p></div>')
+            st.html(f'<div class="mo-door"><h2>{escape(title)}</h2><p>{escape(text)}</p></div>')
             if st.button(f"Open {view.capitalize()}", key=f"open-{view}", on_click=_look, args=(view,),
                          type="primary" if view == "tune" else "secondary", width="stretch"):  # fmt: skip
                 st.switch_page(page)

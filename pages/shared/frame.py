@@ -122,8 +122,9 @@ def _sweep(technique: Technique) -> trials.Sweep:
 def _cards(technique: Technique) -> None:
     with calm():
         trial = _trial(technique)
-        cards.draw(trial, technique.note(trial.step, trial.measurement), big=trial.bench.view == "present")
-        history.record(technique.name, controls.keys(technique.step), trial.bench, trial.step, trial.measurement)
+        note = technique.note(trial.step, trial.measurement)
+        cards.draw(trial, note, big=trial.bench.view == "present", asking=_asking(technique))
+        history.record(technique.name, controls.keys(technique.step), trial.bench, trial.step, trial.on_curve)
 
 
 def _dial(technique: Technique, was_done: bool) -> None:
@@ -157,6 +158,12 @@ def _dial(technique: Technique, was_done: bool) -> None:
         address.write()
         if sweep.done and not was_done:
             st.rerun()  # ends the polling
+
+
+def _asking(technique: Technique) -> bool:
+    """Learn, and the guess is still to come: nothing on the page gives the score away."""
+    here = bench.current()
+    return here.view == "learn" and guess.made(dial_key(technique, here)) is None
 
 
 def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep, trial: trials.Trial) -> None:
@@ -196,12 +203,13 @@ def _tabs(technique: Technique) -> None:
         if layers.open:
             with layers:
                 layer_table.draw(trial, technique.bars(trial.step))
+        hidden = _asking(technique)
         if changed.open:
             with changed:
-                examples.draw(trial)
+                st.caption(cards.HIDDEN) if hidden else examples.draw(trial)
         if code.open:
             with code:
                 source.draw(trial)
         if numbers.open:
             with numbers:
-                results.draw(trial, technique.knob, _sweep(technique).points)
+                st.caption(cards.HIDDEN) if hidden else results.draw(trial, technique.knob, _sweep(technique).points)

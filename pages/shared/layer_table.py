@@ -51,7 +51,7 @@ def draw(trial: Trial, bars: Bars) -> None:
     macs = [sum(layer.macs for layer in found) for found in (before, after.values())]
     st.html(
         '<div class="mo-scroll"><table class="mo-table"><thead><tr><th>layer</th>'
-        f'<th class="mo-wide">{escape(bars.title)}</th><th></th>'
+        f'<th class="mo-wide">{escape(bars.title)}</th><td></td>'
         '<th class="mo-number">nonzero weights</th><th class="mo-number">MACs</th></tr></thead>'
         f"<tbody>{rows}<tr><td>all</td><td></td><td></td>"
         f'<td class="mo-number">{_pair(*sums)}</td><td class="mo-number">{_pair(*macs)}</td></tr></tbody></table></div>'

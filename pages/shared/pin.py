@@ -14,6 +14,8 @@ from modelopt_core.step import Step
 from pages.shared import address
 from pages.shared.bench import Bench, load_model, one_of
 
+MOST_STEPS = 8  # in a link that somebody else may have made
+
 
 @dataclass(frozen=True, eq=False)
 class Pin:
@@ -74,6 +76,10 @@ def _parsed(text: str, bench: Bench) -> Pin:
     workload, _, model_name = on.partition("/") if isinstance(on, str) else ("", "", "")
     one_of("workload of the pin", workload, [bench.workload.name])
     for step in steps:
-        if not isinstance(step, mo.Transform):
-            raise ModelOptError(f"a pin is made of steps on one model; {step.name} combines several")
+        if not isinstance(step, mo.Transform) or isinstance(step, mo.Finetune):  # training: minutes, for a link
+            raise ModelOptError(
+                f"a pin is made of quick steps on one model, as the pages release them, not {step.name}"
+            )
+    if len(steps) > MOST_STEPS:
+        raise ModelOptError(f"a pin of {len(steps)} steps is too long; at most {MOST_STEPS} are allowed")
     return Pin(one_of("model of the pin", model_name, bench.workload.models), steps)

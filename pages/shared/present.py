@@ -30,9 +30,9 @@ def bar(page: str, step: type[Transform], fields: Mapping[str, str], export: Cal
                 shortcut=key,
                 help=f"Key: {key}",
             )
-        with st.popover("Save snapshot", icon=":material/bookmark_add:"):
+        with st.popover("Save snapshot", icon=":material/bookmark_add:"), st.form("snapshot", border=False):
             st.text_input("Name", key="snapshot-name", max_chars=60, placeholder=f"Snapshot {len(kept) + 1}")
-            st.button("Save", on_click=_save, args=(page, fields), key="save-snapshot")
+            st.form_submit_button("Save", on_click=_save, args=(page, fields), key="save-snapshot")  # Enter, too
         st.button("Reset", icon=":material/restart_alt:", on_click=_reset, args=(step,), key="present-reset")
         st.download_button(
             "Export",
@@ -45,16 +45,18 @@ def bar(page: str, step: type[Transform], fields: Mapping[str, str], export: Cal
             help="One HTML file: the numbers and where they come from.",
         )
         st.button("Leave", icon=":material/close:", on_click=_leave, key="leave", help="Back to the view Tune.")
-        st.text(_place(page))
+        st.text(_place(page, fields))
 
 
-def _place(page: str) -> str:
+def _place(page: str, fields: Mapping[str, str]) -> str:
+    """Where in the row of snapshots the screen is, and whether it still shows what was kept."""
     kept, at = history.snapshots(page), st.session_state.get(f"{page}.snapshot")
     if not kept:
         return "No snapshot yet: set the dial, then save one."
-    return (
-        f"{at + 1} of {len(kept)}: {kept[at].name}" if at is not None and at < len(kept) else f"{len(kept)} snapshots"
-    )
+    if at is None or at >= len(kept):
+        return f"{len(kept)} snapshots"
+    moved = "" if dict(kept[at].values) == history.values(fields) else ", moved since"
+    return f"{at + 1} of {len(kept)}: {kept[at].name}{moved}"
 
 
 def _go(page: str, by: int) -> None:

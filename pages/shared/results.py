@@ -42,6 +42,7 @@ def numbers_of(found: Measurement) -> dict[str, Cell]:
         "how": found.score.how,
         "size bytes": found.size_bytes,
         "latency ms": found.latency_ms.value,
+        "timed": "noisy" if found.noisy else found.latency_ms.how,
         "speedup": found.speedup.value,
         "macs": found.macs,
         "nonzero": found.nonzero,
@@ -60,7 +61,10 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Cell]]:
 def _runs(here: Bench) -> None:
     runs = history.runs()
     rows = run_rows(runs)
-    st.html('<p class="mo-foot"><b>Released settings</b> of this session. Choose one to pin it, two to compare.</p>')
+    st.html(
+        '<p class="mo-foot"><b>Released settings</b> of this session, each against its model as it came. '
+        "Choose one to pin it, two to compare.</p>"
+    )
     event: Any = st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
@@ -141,6 +145,7 @@ def _side_by_side(here: Bench, first: Run, second: Run) -> str:
     )
     heads = "".join(f"<th>{escape(f'{run.model} · {run.setting}')}</th>" for run in (first, second))
     return (
-        f'<div class="mo-scroll"><table class="mo-table"><thead><tr><th></th>{heads}<th>change</th></tr></thead>'
+        f'<div class="mo-scroll"><table class="mo-table"><thead><tr><td></td>{heads}<th>change</th></tr>'
+        "</thead>"
         f"<tbody>{body}</tbody></table></div>"
     )

@@ -46,9 +46,12 @@ function margins(scale) {
   return Object.fromEntries(Object.entries(MARGIN).map(([side, px]) => [side, Math.round(px * scale)]));
 }
 
-/** Top of the y axis in %: room for the highest point, and never less than before, so that nothing jumps. */
+/** Top of the y axis in %: room for the highest point, and never less than before, so that nothing jumps.
+ *  An interval that reaches higher gets room too, but one noisy timing doesn't flatten the picture. */
 function ceiling(columns, before) {
-  const most = Math.max(0, ...[...columns.size, ...columns.latency].filter(Number.isFinite));
+  const highest = (cells) => Math.max(0, ...cells.filter(Number.isFinite));
+  const point = highest([...columns.size, ...columns.latency]);
+  const most = Math.max(point, Math.min(point + STRIDE, highest(columns.latency_high ?? [])));
   return Math.max(before, most <= HEADROOM ? HEADROOM : Math.ceil((most + 2) / STRIDE) * STRIDE);
 }
 
@@ -94,6 +97,7 @@ function line(columns, name, colour, zoomed) {
   const dots = columns.x.length <= MARKERS_UP_TO;
   return {
     name,
+    legendrank: SERIES.length - SERIES.indexOf(name), // the order in the hover box: score, size, latency
     x: columns.x,
     y: columns[name],
     cliponaxis: zoomed, // a dot on the edge is shown whole
@@ -138,7 +142,6 @@ function layout(data, theme, top, scale, hidden) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font,
-    legend: { traceorder: "reversed" }, // the order in the hover box: score, size, latency
     xaxis: {
       ...axis,
       ...ticks,
@@ -150,3 +153,12 @@ function layout(data, theme, top, scale, hidden) {
     yaxis: { ...axis, range: [0, top], ticksuffix: " %", dtick: top <= 140 ? 20 : undefined },
   };
 }
+
+/** Knob value → place on the slider: itself, or its logarithm. */
+const toPosition = (data) => (data.scale === "log" ? Math.log10 : Number);
+
+// How numbers are written beside the curve: as Python writes them on the cards.
+const percent = (number) => `${number.toFixed(1)} %`;
+const bytes = (n) =>
+  n < 1e3 ? `${Math.round(n)} B` : n < 1e6 ? `${(n / 1e3).toPrecision(3)} kB` : `${(n / 1e6).toPrecision(3)} MB`;
+const milliseconds = (ms) => `${ms.toFixed(ms < 1 ? 3 : ms < 10 ? 2 : 1)} ms`;

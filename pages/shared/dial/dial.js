@@ -32,6 +32,9 @@ function mount(root) {
     clearTimeout(dial.timer);
     dial.timer = setTimeout(() => settle(dial), KEYBOARD_PAUSE_MS);
   });
+  slider.addEventListener("keydown", (event) => {
+    if (dial.scale > 1 && event.key.startsWith("Page")) passOn(event);
+  });
   slider.addEventListener("pointerdown", () => {
     dial.held = dial.pointer = true;
     const up = () => {
@@ -57,9 +60,6 @@ function unmount(dial, root) {
 
 // --- values -----------------------------------------------------------------------------------------------------
 
-/** Knob value → place on the slider: itself, or its logarithm. */
-const toPosition = (data) => (data.scale === "log" ? Math.log10 : Number);
-
 /** The handle's value, rounded as Python rounds it. */
 function valueOf(dial) {
   const { scale, decimals } = dial.data;
@@ -70,6 +70,13 @@ function valueOf(dial) {
 function textOf(data, value) {
   const text = data.scale === "log" ? String(value) : value.toFixed(data.decimals);
   return data.unit ? `${text} ${data.unit}` : text;
+}
+
+/** Present: a clicker's PageUp and PageDown turn snapshots, even after a drag; the page listens outside of inputs. */
+function passOn(event) {
+  event.preventDefault();
+  event.target.blur();
+  document.body.dispatchEvent(new KeyboardEvent("keydown", event));
 }
 
 /** The value is decided: tell Python once, if it is news. */
@@ -94,7 +101,7 @@ function receive(dial, data) {
   dial.sent ??= data.seen;
   const position = toPosition(data);
   const { slider } = dial;
-  for (const [name, value] of [["min", position(data.low)], ["max", position(data.high)], ["step", data.step]])
+  for (const [name, value] of Object.entries({ min: position(data.low), max: position(data.high), step: data.step }))
     if (slider[name] !== String(value)) slider[name] = value;
   slider.setAttribute("aria-label", data.label);
   if (!dial.held && dial.timer === null && data.seen >= dial.sent) {
@@ -257,11 +264,6 @@ function showReading(dial, reading) {
   if (!reading) return "";
   return `${about ? "about " : ""}score ${words.score[0]}, size ${words.size[0]}, latency ${words.latency[0]} of baseline`;
 }
-
-const percent = (number) => `${number.toFixed(1)} %`;
-const bytes = (n) =>
-  n < 1e3 ? `${Math.round(n)} B` : n < 1e6 ? `${(n / 1e3).toPrecision(3)} kB` : `${(n / 1e6).toPrecision(3)} MB`;
-const milliseconds = (ms) => `${ms.toPrecision(ms < 1 ? 2 : 3)} ms`;
 
 /** Assigning textContent rebuilds the text node even where nothing changed; this doesn't. */
 function write(node, text) {
