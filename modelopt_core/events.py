@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class Progress:
     """`step` of `total` in a named `phase`, with the numbers known so far (loss, examples per second, …).
 
-    best: makes the best model so far, where a training has a better one than it last told of.
+    best: makes the best model so far, where a training has a better one than it last told of. checkpoint: makes the
+    bytes from which it can go on; to be called at once, before the report returns.
     """
 
     phase: str
@@ -22,6 +23,7 @@ class Progress:
     total: int
     values: Mapping[str, float] = field(default_factory=dict)
     best: Callable[[], nn.Module] | None = field(default=None, repr=False, compare=False)
+    checkpoint: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,17 @@ class Note:
 
 
 Report = Callable[[object], None]
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A report that keeps checkpoints, for trainings that may be killed and started again."""
+
+    def __call__(self, event: object) -> None:
+        """As any report."""
+
+    def recall(self, training: str) -> bytes | None:
+        """A training with this key begins: its last checkpoint, if one was kept. Those that follow are its own."""
 
 
 def silent(_: object) -> None:

@@ -11,14 +11,17 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from functools import partial
+from types import FunctionType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from modelopt_core import checkpoint, identity
 from modelopt_core.errors import ModelOptError, unknown
-from modelopt_core.events import Progress, Report, silent
+from modelopt_core.events import Keeper, Progress, Report, silent
 from modelopt_core.turns import pause
 from modelopt_core.workload import Split, Workload
 
@@ -57,7 +60,9 @@ def fit(
     The model as it came counts as epoch 0, so the val score never gets worse. optimizer: adam (weight decay decoupled,
     as in AdamW) or sgd (Nesterov momentum 0.9). schedule: of lr; cosine falls to zero. augment: (inputs (b, *shape),
     generator) -> (b, *shape). keep_zeros: weights that are exactly zero stay so (a pruned net stays pruned).
-    patience: stop after so many epochs without a better one. Raises TrainingError when the loss is no longer finite.
+    patience: stop after so many epochs without a better one. report: a Keeper's checkpoint of this very training (the
+    same model, settings and data_hash; a changed loss must show in the latter) is where it goes on.
+    Raises TrainingError when the loss is no longer finite.
     """
     _check(epochs, lr, batch_size, optimizer, schedule)
     model = copy.deepcopy(model)
@@ -69,8 +74,14 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     best = _Best(model, *evaluate(model, workload, val))
     clock = _Clock(report, total=epochs * math.ceil(len(train) / batch_size))
+    if isinstance(report, Keeper):
+        how = (epochs, lr, batch_size, optimizer, schedule, weight_decay, _named(augment), keep_zeros, patience, seed)
+        if saved := report.recall(identity.digest(identity.key(model), workload.data_hash, *how)):
+            _unpack(saved, model, update, generator, best, clock)
 
-    for epoch in range(1, epochs + 1):
+    for epoch in range(clock.epoch + 1, epochs + 1):
+        if patience is not None and clock.epoch - best.epoch >= max(1, patience):
+            break
         model.train()
         for inputs, targets in train.batches(batch_size, generator):
             pause()
@@ -83,10 +94,12 @@ def fit(
                 parameter.data.masked_fill_(zero, 0.0)
             clock.tick({"epoch": epoch, "loss": loss, "score": best.score})
         score, loss = evaluate(model, workload, val)
-        better = best.offer(model, score, loss, epoch)
-        clock.tick({"epoch": epoch, "loss": loss, "score": score}, 0, now=True, best=best.copy if better else None)
-        if patience is not None and epoch - best.epoch >= patience:
-            break
+        better, clock.epoch = best.offer(model, score, loss, epoch), epoch
+        clock.tell(
+            {"epoch": epoch, "loss": loss, "score": score},
+            best=best.copy if better else None,
+            checkpoint=partial(_pack, model, update, generator, best, clock),
+        )
     return best.restore(model)
 
 
@@ -178,22 +191,50 @@ class _Best:
 
 
 class _Clock:
-    """Counts batches and reports at least every REPORT_EVERY_S seconds."""
+    """Counts batches and epochs, and reports at least every REPORT_EVERY_S seconds."""
 
     def __init__(self, report: Report, total: int) -> None:
-        self.report, self.total, self.step, self.last = report, total, 0, time.monotonic()
+        self.report, self.total, self.step, self.epoch, self.last = report, total, 0, 0, time.monotonic()
 
-    def tick(
-        self,
-        values: dict[str, float],
-        steps: int = 1,
-        now: bool = False,
-        best: Callable[[], nn.Module] | None = None,
-    ) -> None:
-        self.step += steps
-        if now or time.monotonic() - self.last >= REPORT_EVERY_S:
-            self.last = time.monotonic()
-            self.report(Progress("train", self.step, self.total, values, best))
+    def tick(self, values: dict[str, float]) -> None:
+        """One more batch."""
+        self.step += 1
+        if time.monotonic() - self.last >= REPORT_EVERY_S:
+            self.tell(values)
+
+    def tell(self, values: dict[str, float], **more: Any) -> None:
+        """Report now."""
+        self.last = time.monotonic()
+        self.report(Progress("train", self.step, self.total, values, **more))
+
+
+def _pack(
+    model: nn.Module, update: torch.optim.Optimizer, generator: torch.Generator, best: _Best, clock: _Clock
+) -> bytes:
+    counted = [clock.epoch, clock.step, best.epoch, best.score, best.loss]
+    return checkpoint.pack(model, update, generator, best.weights, counted)
+
+
+def _unpack(
+    data: bytes,
+    model: nn.Module,
+    update: torch.optim.Optimizer,
+    generator: torch.Generator,
+    best: _Best,
+    clock: _Clock,
+) -> None:
+    best.weights, counted = checkpoint.unpack(data, model, update, generator)
+    clock.epoch, clock.step, best.epoch = (int(number) for number in counted[:3])
+    best.score, best.loss = counted[3:]
+
+
+def _named(augment: Callable[..., Tensor] | None) -> str:
+    """The same text for the same function in another process; one that hides values gets a text of its own."""
+    if isinstance(augment, partial):
+        return f"{_named(augment.func)}{augment.args}{sorted(augment.keywords.items())}"
+    if isinstance(augment, FunctionType) and augment.__closure__ is None:
+        return f"{augment.__module__}.{augment.__qualname__}"
+    return repr(augment)
 
 
 def _step(

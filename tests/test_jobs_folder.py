@@ -17,8 +17,7 @@ from filelock import FileLock
 import modelopt_core as mo
 from modelopt_core import jobs
 from modelopt_core.errors import ModelOptError
-from modelopt_core.jobs import Job, JobError
-from modelopt_core.jobs import process as worker
+from modelopt_core.jobs import Job, JobError, worker
 
 SHORT = (mo.Prune(ratio=0.3), mo.Finetune(epochs=4))
 COUNT = """

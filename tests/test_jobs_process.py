@@ -14,7 +14,9 @@ from modelopt_core import jobs
 from modelopt_core.events import Progress
 from modelopt_core.jobs import journal
 from modelopt_core.jobs import plan as plans
-from modelopt_core.jobs.process import Cancelled, Worker, explain, recall
+from modelopt_core.jobs.process import explain, finished_steps
+from modelopt_core.jobs.worker import Cancelled, Worker
+from modelopt_core.recipe import Stage
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_step_while_running_pauses_and_resume_goes_on(worker: Worker) -> None:
 
 
 def test_commands_come_through_the_file_and_silence_is_broken(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelopt_core.jobs.process.ALIVE_S", 0.05)
+    monkeypatch.setattr("modelopt_core.jobs.worker.ALIVE_S", 0.05)
     (worker.folder / jobs.COMMANDS).write_bytes(b'nonsense\n{"command": "pause"}\n{"comm')
     threading.Thread(target=worker.watch, daemon=True).start()
     until(lambda: worker.paused and [e["kind"] for e in events(worker)].count("alive") >= 2)
@@ -92,7 +94,7 @@ def test_commands_come_through_the_file_and_silence_is_broken(worker: Worker, mo
 
 def test_a_recipe_that_does_not_report_is_ended(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[Path] = []
-    monkeypatch.setattr("modelopt_core.jobs.process.leave", left.append)
+    monkeypatch.setattr("modelopt_core.jobs.worker.leave", left.append)
     threading.Thread(target=worker.watch, daemon=True).start()
     begun = time.monotonic()
     journal.append(worker.folder / jobs.COMMANDS, {"command": "cancel"})
@@ -104,7 +106,7 @@ def test_a_recipe_that_does_not_report_is_ended(worker: Worker, monkeypatch: pyt
 
 
 def test_fast_progress_is_thinned_but_its_end_is_told(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelopt_core.jobs.process.TELL_EVERY_S", 10.0)
+    monkeypatch.setattr("modelopt_core.jobs.worker.TELL_EVERY_S", 10.0)
     for step in (1, 2, 3):
         worker(Progress("train", step, 3, {"loss": 0.5}))
     assert [(e["phase"], e["step"], e["total"], e["values"]) for e in events(worker)] == [
@@ -133,7 +135,7 @@ def test_the_best_model_is_written_at_once_and_then_now_and_then(worker: Worker)
 def test_a_damaged_checkpoint_is_made_again(worker: Worker) -> None:
     path = worker.folder / f"{'a' * 64}.mopt"
     path.write_bytes(b"MOPT?")
-    recall(worker.folder)
+    finished_steps(worker.folder)
     assert not path.exists()
 
 
@@ -150,3 +152,17 @@ def test_every_error_is_a_sentence(error: Exception, sentence: str, worker: Work
     assert mo.ModelOptError is not type(error) or explain(error, worker) == str(error)
     with pytest.raises(ValueError, match=sentence):
         raise ValueError(explain(error, worker))
+
+
+def test_a_trainings_checkpoint_is_kept_until_its_step_is_over(worker: Worker) -> None:
+    later = worker.folder / "k3.safetensors"
+    later.write_bytes(b"of a step that is not reached yet")
+    assert worker.recall("k1") is None
+    worker(Progress("train", 1, 3, checkpoint=lambda: b"one"))
+    worker(Progress("train", 2, 3, checkpoint=lambda: b"two"))  # too soon after the first
+    assert worker.recall("k2") is None
+    assert worker.recall("k1") == b"one"
+    digits, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    worker(Stage("Finetune()", 0, model, mo.measure(model, digits)))
+    assert worker.recall("k1") is None
+    assert later.exists()

@@ -7,6 +7,7 @@ restarted app and a killed process lose nothing that was written:
     pool-0.mopt …   models handed in                    events.jsonl    what happened; appended by the process
     <key>.mopt      a model after a step, by its key    alive           locked by the process while it lives
     best.mopt       the best model of a training        log.txt         what libraries print
+    <key>.safetensors   where a training stands
 
 The lock tells a dead process from a slow one at once, however it died: the kernel lets go of it. See process.py for
 the process itself. Nothing is pickled, and nothing here waits.
@@ -52,7 +53,7 @@ START_S = 10.0  # a process that has not spoken by then never will
 ID = re.compile(r"[0-9a-f]{32}")
 DIED = (
     "the job's process is gone without a word (killed, or the machine ran out of memory or disk); "
-    "resume goes on after the last finished step"
+    "resume goes on from its last checkpoint"
 )
 
 
@@ -199,7 +200,7 @@ class Job:
         self._command("step")
 
     def resume(self) -> None:
-        """Go on. A job that failed, died or was cancelled starts again after its last finished step."""
+        """Go on. A job that failed, died or was cancelled goes on from its last checkpoint: a step or an epoch."""
         if self.state in ("failed", "cancelled"):
             self._launch()
         else:
