@@ -12,7 +12,7 @@ from typing import Any, Literal
 import streamlit as st
 from pydantic.fields import FieldInfo
 
-from modelopt_core.errors import ModelOptError, unknown
+from modelopt_core.errors import ModelOptError
 from modelopt_core.step import Transform
 from pages.shared import address
 
@@ -101,7 +101,8 @@ def _keep_known(key: str, choices: list[Any], info: FieldInfo) -> None:
     value = st.session_state.get(key)
     if value not in choices:
         st.session_state[key] = info.default
-        address.tell(f"{unknown(info.title or key, value, map(str, choices))}. Using the default.")
+        allowed = ", ".join(map(str, choices))
+        address.tell(f"{key.rpartition('.')[2]} {value!r} does not fit here; choose from {allowed}. Using the default.")
 
 
 def bounds(info: FieldInfo) -> tuple[Any, Any]:

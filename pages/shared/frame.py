@@ -7,8 +7,9 @@ else of the page; a curve that still grows reruns the Dial only, twice a second,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -70,12 +71,21 @@ class Technique:
 
 
 @contextmanager
-def calm() -> Iterator[None]:
-    """An error that the user can mend is one line where it happened; the rest of the page stays."""
+def calm(first: bool = False) -> Iterator[None]:
+    """An error that the user can mend is one line where it happened; the rest of the page stays.
+
+    first: of the parts that draw one trial; what is wrong with it is said there and not again by the others.
+    """
+    told = "" if first else st.session_state.get("told", "")
+    line = ""
     try:
         yield
     except ModelOptError as error:
-        st.warning(str(error)[:500], icon=":material/error:")
+        line = str(error)[:500]
+    if line and line != told:
+        st.warning(line, icon=":material/error:")
+    if first:
+        st.session_state["told"] = line
 
 
 def page(technique: Technique) -> None:
@@ -109,10 +119,11 @@ def _trial(technique: Technique) -> trials.Trial:
 
 
 def _bar(technique: Technique) -> None:
-    with calm():
+    export = None
+    with suppress(ModelOptError):  # the cards say it; the way out of this view stays
         trial = _trial(technique)
-        note = technique.note(trial.step, trial.measurement)
-        present.bar(technique.name, technique.step, controls.keys(technique.step), lambda: report.html(trial, note))
+        export = partial(report.html, trial, technique.note(trial.step, trial.measurement))
+    present.bar(technique.name, technique.step, controls.keys(technique.step), export)
 
 
 def _sweep(technique: Technique) -> trials.Sweep:
@@ -120,7 +131,7 @@ def _sweep(technique: Technique) -> trials.Sweep:
 
 
 def _cards(technique: Technique) -> None:
-    with calm():
+    with calm(first=True):
         trial = _trial(technique)
         note = technique.note(trial.step, trial.measurement)
         cards.draw(trial, note, big=trial.bench.view == "present", asking=_asking(technique))

@@ -11,10 +11,10 @@ from modelopt_core.step import Transform
 from pages.shared import controls, history
 
 
-def bar(page: str, step: type[Transform], fields: Mapping[str, str], export: Callable[[], str]) -> None:
+def bar(page: str, step: type[Transform], fields: Mapping[str, str], export: Callable[[], str] | None) -> None:
     """One row: previous, next, take a snapshot, reset, export, leave.
 
-    export: makes the file's text when asked for, in a thread that has no session.
+    export: makes the file's text when asked for, in a thread that has no session; None where there is no result.
     """
     kept = history.snapshots(page)
     with st.container(horizontal=True, vertical_alignment="center", key="present-bar"):
@@ -36,11 +36,12 @@ def bar(page: str, step: type[Transform], fields: Mapping[str, str], export: Cal
         st.button("Reset", icon=":material/restart_alt:", on_click=_reset, args=(step,), key="present-reset")
         st.download_button(
             "Export",
-            export,
+            export or "",
             "modelopt-result.html",
             "text/html",
             icon=":material/ios_share:",
             on_click="ignore",
+            disabled=export is None,
             key="export",
             help="One HTML file: the numbers and where they come from.",
         )
