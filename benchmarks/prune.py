@@ -1,4 +1,5 @@
-"""Criteria against each other and against PyTorch: `python -m benchmarks.prune [digits/cnn mnist/lenet300 …]`.
+"""Criteria against each other and against PyTorch: `python -m benchmarks.prune`, or only some models' scores:
+`python -m benchmarks.prune digits/cnn`.
 
 Prints markdown: masks equal to those of `torch.nn.utils.prune`; what gathering statistics and one setting never seen
 cost; test scores of every criterion at equal ratio over several networks trained from scratch; where `hebbian` wins.
@@ -137,14 +138,16 @@ def _verdict(mean: float, half: float) -> str:
 
 
 def main(names: list[str]) -> None:
-    """Print everything."""
+    """Print everything, or the scores of the named models only."""
+    print(f"{machine()}\n", flush=True)
+    if not names:
+        torch.set_num_threads(2)  # as the app
+        print(f"{masks()}\n\n| model | criterion | first gathering, ms | weight: median / p95 ms | ", end="")
+        print("channel: median / p95 ms | L3 |\n|---|---|--:|--:|--:|--:|", flush=True)
+        for name in L3_MS:
+            for line in costs(name):
+                print(line, flush=True)
     torch.set_num_threads(1)
-    print(f"{machine()}\n\n{masks()}\n", flush=True)
-    print("| model | criterion | first gathering, ms | weight: median / p95 ms | channel: median / p95 ms | L3 |")
-    print("|---|---|--:|--:|--:|--:|", flush=True)
-    for name in L3_MS:
-        for line in costs(name):
-            print(line, flush=True)
     for name in names or MODELS:
         pool = trained(name)
         w = mo.workload(name.split("/")[0])
