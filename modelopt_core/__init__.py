@@ -25,7 +25,7 @@ __all__ = [  # noqa: F405
     "Combine", "Comparison", "Estimate", "Finetune", "Measurement", "ModelOptError", "Outputs", "Point", "Predictions",
     "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split", "Stage", "Step", "Transform", "Workload",
     "baseline", "compare", "compile", "curve", "export_onnx", "from_json", "layers", "load", "measure", "predictions",
-    "run", "save", "to_json", "workload",
+    "run", "save", "sensitivity", "to_json", "workload",
 ]  # fmt: skip
 
 

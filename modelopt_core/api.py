@@ -10,7 +10,7 @@ from modelopt_core.export import export_onnx
 from modelopt_core.finetune import Finetune
 from modelopt_core.layers import layers
 from modelopt_core.measure import Comparison, Measurement, Predictions, compare, measure, predictions
-from modelopt_core.prune import CRITERIA, Prune
+from modelopt_core.prune import CRITERIA, Prune, sensitivity
 from modelopt_core.quantize import OBSERVERS, ROUNDINGS, Quantize
 from modelopt_core.recipe import Point, Recipe, Stage, curve, from_json, run, to_json
 from modelopt_core.registry import Registry
