@@ -83,10 +83,14 @@ def hebbian(stats: Stats) -> Tensor:
 
     Hebb's rule Δw = η·x·y, accumulated over T examples and divided by the activity of the sender x. A connection whose
     two ends do not act together is unimportant. The weight itself is not looked at: the score is the slope that
-    predicts y, the layer's output before the nonlinearity, from this x alone. For uncorrelated inputs it is |w|; where
-    inputs move together, a connection is credited with what its neighbours carry as well. y is taken before the
-    nonlinearity because every layer has that one, and a unit that is held down (y < 0) acts with its input too. A
-    channel's score is the sum over its incoming and outgoing connections. η cancels from the order.
+    predicts y, the layer's output before the nonlinearity, from this x alone; where no two inputs act together, and
+    without a bias, that is |w|. y is taken before the nonlinearity because every layer has that one, and a unit that is
+    held down (y < 0) acts with its input too. A channel's score is the sum over its incoming and outgoing connections.
+    η cancels from the order.
+
+    Measured (`python -m benchmarks.prune`: three small networks, five seeds, 28 cells): better than l1 in none and
+    worse in 16; better than chance in 4 and worse in 1. It is far behind l1 for single weights and nearer to it for
+    whole channels. The reason is the division by Σ x²: inputs that are seldom active score high, the busy ones go.
 
     Source: Hebb, The Organization of Behavior, 1949; the normalised sum is the article's that this project follows.
     """
