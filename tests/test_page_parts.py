@@ -17,7 +17,7 @@ from modelopt_core.estimate import Estimate
 from modelopt_core.layers import Layer
 from modelopt_core.recipe import Point
 from modelopt_core.workload import WORKLOADS
-from pages.shared import bench, controls, guess, layer_table, report, sheet, source, trial, units
+from pages.shared import bench, controls, guess, history, layer_table, report, sheet, source, trial, units
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,15 @@ def test_the_export_is_one_escaped_file(here: bench.Bench) -> None:
     for part in (here.workload.data_hash, "&quot;ratio&quot;: 0.3", "modelopt run recipe.json", "Python"):
         assert part in text
     assert json.loads(mo.to_json((tried.step,)))["steps"][0]["step"] == "Prune"
+
+
+def test_a_run_is_called_by_what_matters(here: bench.Bench) -> None:
+    found = trial.measure(here, mo.Prune(ratio=0.3)).measurement
+    said = [history.Run("", "digits", "cnn", step, found).setting for step in (
+        mo.Prune(ratio=0.3), mo.Prune(ratio=0.5, granularity="n:m"), mo.Prune(frozen=("conv1",)))]  # fmt: skip
+    assert said[0] == "Prune 0.3 · l1 · channel · layer · norms"
+    assert said[1] == "Prune 0.5 · l1 · n:m · 4 · norms"
+    assert said[2].endswith("('conv1',)")
 
 
 def test_every_workload_has_a_title() -> None:

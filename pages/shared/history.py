@@ -30,7 +30,9 @@ class Run:
     @property
     def setting(self) -> str:
         """Prune 0.5 · l1 · channel · layer · norms"""
-        return f"{self.step.name} {' · '.join(str(value) for _, value in self.step)}"
+        fields = dict(self.step)
+        told = [str(value) for name, value in self.step if value != () and self.step.matters(name, fields)]
+        return f"{self.step.name} {' · '.join(told)}"
 
 
 @dataclass(frozen=True)
