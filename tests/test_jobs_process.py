@@ -14,7 +14,7 @@ from modelopt_core import jobs
 from modelopt_core.events import Progress
 from modelopt_core.jobs import journal
 from modelopt_core.jobs import plan as plans
-from modelopt_core.jobs.process import explain, finished_steps
+from modelopt_core.jobs.process import explain, finished_steps, main
 from modelopt_core.jobs.worker import Cancelled, Worker
 from modelopt_core.recipe import Stage
 
@@ -112,6 +112,24 @@ def test_fast_progress_is_thinned_but_its_end_is_told(worker: Worker, monkeypatc
     assert [(e["phase"], e["step"], e["total"], e["values"]) for e in events(worker)] == [
         ("train", 3, 3, {"loss": 0.5})
     ]
+
+
+def test_after_thousands_of_lines_fewer_are_written(worker: Worker) -> None:
+    worker.told, worker.told_s = 5000, time.monotonic()
+    for step in (1, 2, 3):
+        worker(Progress("train", step, 4))
+        time.sleep(0.003)
+    assert events(worker) == []
+
+
+def test_a_process_that_comes_too_late_leaves_the_job_alone(worker: Worker) -> None:
+    """Two windows said resume, and the other's process was first."""
+    worker.say("state", state="queued")
+    worker.say("state", state="queued", pid=1)
+    worker.say("state", state="done")
+    main(worker.folder)
+    assert events(worker)[-1]["state"] == "done"
+    assert not jobs.alive(worker.folder)
 
 
 def test_the_best_model_is_written_at_once_and_then_now_and_then(worker: Worker) -> None:

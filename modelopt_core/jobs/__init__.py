@@ -3,11 +3,11 @@
 A job is a folder. Everything between the app and the job's process goes through files in it, so a closed browser, a
 restarted app and a killed process lose nothing that was written:
 
-    job.json        what to do; written once            commands.jsonl  pause, resume, step, cancel; appended here
-    pool-0.mopt …   models handed in                    events.jsonl    what happened; appended by the process
-    <key>.mopt      a model after a step, by its key    alive           locked by the process while it lives
-    best.mopt       the best model of a training        log.txt         what libraries print
-    <key>.safetensors   where a training stands
+    job.json           what to do; written once           commands.jsonl  pause, resume, step, cancel; appended here
+    pool-0.mopt …      models handed in                   events.jsonl    what happened; appended by the process
+    <key>.mopt         a model after a step, by its key   alive           locked by the process while it lives
+    <key>.safetensors  where a training stands            log.txt         what libraries print
+    best.mopt          the best model of a training
 
 The lock tells a dead process from a slow one at once, however it died: the kernel lets go of it. See process.py for
 the process itself. Nothing is pickled, and nothing here waits.
@@ -169,7 +169,7 @@ class Job:
         """What happened, without the first `after` events: ask again with the number of those that you have.
 
         Each is a mapping with `time_s`, `kind` and, by kind, `state` (state, error, pid), `progress` (phase, step,
-        total, values), `stage` (label, branch, measurement, model), `best` (model, values) or `alive` (nothing else).
+        total, values), `stage` (label, branch, measurement, model), `best` (model) or `alive` (nothing else).
         """
         with self._reading:
             self._events += tuple(e for e in self._tail.read() if isinstance(e.get("kind"), str))
@@ -191,8 +191,14 @@ class Job:
         event = self._latest("progress")
         return None if event is None else plans.progress(event)
 
+    @property
+    def awaited(self) -> bool:
+        """Has a process been called that has not spoken yet?"""
+        event = self._latest("state")
+        return event is None or (event.get("state") == "queued" and "pid" not in event)
+
     def pause(self) -> None:
-        """Stand still at the next report: after a batch, an epoch or a step, at most half a second into a training."""
+        """Stand still at the next report: after a batch, an epoch or a step, within half a second in a training."""
         self._command("pause")
 
     def step(self) -> None:
@@ -243,15 +249,11 @@ class Job:
 
     def _status(self) -> tuple[State, str | None]:
         lives = alive(self.path)  # before reading: what a dead process had to say is all there
-        event = self._latest("state")
-        state: State = event["state"] if event and event.get("state") in STATES else "queued"
-        if event is None:
-            event = {"time_s": self.plan.created_s}
+        event = self._latest("state") or {"state": "queued", "time_s": self.plan.created_s}
+        state: State = event["state"] if event.get("state") in STATES else "queued"
         if state in ENDED:
             return state, str(event["error"])[:1000] if event.get("error") else None
-        starting = (
-            "pid" not in event and state == "queued" and abs(time.time() - _number(event.get("time_s"))) < START_S
-        )
+        starting = self.awaited and abs(time.time() - _number(event.get("time_s"))) < START_S
         return (state, None) if lives or starting else ("failed", DIED)
 
     def _latest(self, *kinds: str) -> journal.Record | None:

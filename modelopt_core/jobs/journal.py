@@ -15,7 +15,7 @@ from typing import Any
 
 from modelopt_core.errors import ModelOptError
 
-MAX_BYTES = 64 * 2**20  # of a whole journal; a day of training writes a tenth of it
+MAX_BYTES = 64 * 2**20  # of a whole journal; a day of training writes less
 
 Record = dict[str, Any]
 

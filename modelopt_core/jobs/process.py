@@ -30,11 +30,14 @@ KILL_FIRST = b"500"  # on a scale to 1000: when memory runs out, the kernel ends
 
 
 def main(folder: Path) -> None:
-    """Run the job in `folder` to its end. Does nothing where another process runs it already."""
+    """Run the job in `folder` to its end. Does nothing where another process runs it, or did since we were called."""
     lock = FileLock(folder / jobs.LOCK)
     try:
         lock.acquire(timeout=jobs.START_S, poll_interval=0.005)  # a reader holds it for an instant to know if we live
     except Timeout:
+        return
+    if not jobs.Job(folder).awaited:
+        lock.release()
         return
     worker = Worker(folder)
     worker.say("state", state="queued", pid=os.getpid())

@@ -30,7 +30,8 @@ POLL_S = 0.05  # between looks at the commands
 ALIVE_S = 0.8  # a job that said nothing for so long says that it lives
 PATIENCE_S = 1.2  # a cancelled job that has not come to a report by then is ended where it stands
 SHARE_EVERY_S = 1.0  # between counts of the jobs that run
-TELL_EVERY_S = 0.002  # progress that comes faster is not written, but for the last of a phase
+TELL_EVERY_S, TELL_FREELY, TELL_SELDOM_S = 0.002, 5000, 0.5  # progress that comes faster is not written, but for the
+# last of a phase: small networks have 100 epochs a second and curves want each, yet after so many lines fewer will do
 CHECKPOINT_EVERY_S, CHECKPOINT_SHARE = 1.0, 0.05  # not more often, nor for more than this share of the time
 
 
@@ -51,6 +52,7 @@ class Worker:
         self.standing = False
         self.writing = threading.RLock()
         self.said_s = self.told_s = time.monotonic()
+        self.told = 0
         self.best: Callable[[], nn.Module] | None = None
         self.trainings: list[Path] = []  # checkpoints since the last step; of the training that runs, the last
         self.due_s = 0.0  # when the next is
@@ -84,8 +86,9 @@ class Worker:
     def tell(self, event: Progress) -> None:
         """Progress; from time to time also where a training stands and its best model."""
         now = time.monotonic()
-        if now - self.told_s >= TELL_EVERY_S or event.step >= event.total:
-            self.told_s = now
+        gap_s = TELL_EVERY_S if self.told < TELL_FREELY else TELL_SELDOM_S
+        if now - self.told_s >= gap_s or event.step >= event.total:
+            self.told_s, self.told = now, self.told + 1
             self.say("progress", phase=event.phase, step=event.step, total=event.total, values=dict(event.values))
         self.best = event.best or self.best
         if now >= self.due_s:
