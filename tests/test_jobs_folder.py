@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +33,7 @@ print(jobs.running(Path(sys.argv[1])))
 @pytest.fixture
 def draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
     """Starts jobs whose process never comes."""
-    process = SimpleNamespace(wait=lambda: 0)
+    process = SimpleNamespace(wait=threading.Event().wait)
     monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=lambda *_, **__: process, DEVNULL=subprocess.DEVNULL))
 
     def start(recipe: tuple[mo.Step, ...], **how: object) -> Job:
@@ -70,6 +72,18 @@ def test_a_process_that_never_speaks_has_failed(draft: Callable[..., Job], monke
         job.remove()
     monkeypatch.setattr(jobs, "START_S", 0)
     assert (job.state, job.error) == ("failed", jobs.DIED)
+
+
+def test_a_process_that_dies_before_its_first_word_is_told_of_at_once(
+    draft: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = SimpleNamespace(wait=lambda: -9)
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=lambda *_, **__: dead, DEVNULL=subprocess.DEVNULL))
+    job, begun = draft(SHORT), time.monotonic()
+    while job.state != "failed":
+        assert time.monotonic() - begun < 2
+        time.sleep(0.01)
+    assert job.error == jobs.DIED
 
 
 def test_a_living_process_is_known_by_its_lock(draft: Callable[..., Job], tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ the process itself. Nothing is pickled, and nothing here waits.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -81,7 +81,7 @@ def start(
     files = {f"pool-{i}.mopt": codec.encode(m) for i, m in enumerate(models) if not isinstance(m, str)}
     names = tuple(m if isinstance(m, str) else f"pool-{i}.mopt" for i, m in enumerate(models))
     plan = plans.make(
-        owner=_hashed(owner),
+        owner=plans.hashed(owner),
         created_s=time.time(),
         recipe=json.loads(to_json(recipe)),
         models=names,
@@ -131,7 +131,7 @@ def list(owner: str = "", folder: Path | None = None) -> tuple[Job, ...]:
             job = find(path.parent.name, path.parent.parent)
         except JobError:
             continue
-        if secrets.compare_digest(job.plan.owner, _hashed(owner)):
+        if secrets.compare_digest(job.plan.owner, plans.hashed(owner)):
             found.append(job)
     return tuple(sorted(found, key=lambda job: job.plan.created_s, reverse=True))
 
@@ -253,7 +253,7 @@ class Job:
         state: State = event["state"] if event.get("state") in STATES else "queued"
         if state in ENDED:
             return state, str(event["error"])[:1000] if event.get("error") else None
-        starting = self.awaited and abs(time.time() - _number(event.get("time_s"))) < START_S
+        starting = self.awaited and abs(time.time() - plans.number(event.get("time_s"))) < START_S
         return (state, None) if lives or starting else ("failed", DIED)
 
     def _latest(self, *kinds: str) -> journal.Record | None:
@@ -289,12 +289,12 @@ class Job:
                 )
         except OSError as error:
             raise ModelOptError(f"cannot start the job's process ({error.strerror}); close other programs") from error
-        threading.Thread(target=process.wait, name=f"job {self.id}", daemon=True).start()  # leaves no zombie
+        threading.Thread(target=self._reap, args=(process,), name=f"job {self.id}", daemon=True).start()
 
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _hashed(owner: str) -> str:
-    return hashlib.sha256(owner.encode()).hexdigest()
+    def _reap(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for the process, so that it leaves no zombie; one that ended before its first word is told of here."""
+        process.wait()
+        with suppress(ModelOptError):
+            if self.awaited and not alive(self.path):
+                event = {"time_s": time.time(), "kind": "state", "state": "failed", "error": DIED}
+                journal.append(self.path / EVENTS, event)

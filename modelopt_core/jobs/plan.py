@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,6 +86,16 @@ def model_file(folder: Path, name: object) -> Path:
     if not isinstance(name, str) or not MODEL_FILE.fullmatch(name):
         raise JobError(f"the job names a model file {str(name)[:80]!r} that no job writes; start the job again")
     return folder / name
+
+
+def hashed(owner: str) -> str:
+    """What a folder may know of its owner's token."""
+    return hashlib.sha256(owner.encode()).hexdigest()
+
+
+def number(value: object) -> float:
+    """A number as it is; 0 for what is none."""
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _sentence(error: ValidationError) -> str:
