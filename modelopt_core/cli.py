@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from modelopt_core import __version__
+from modelopt_core import __version__, turns
 from modelopt_core.assets import asset_path
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Note, Progress
@@ -41,6 +42,7 @@ BAR_CELLS, LINE_EVERY_S = 24, 1.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. argv: without the program's name; None means the process's own."""
     arguments = _parser().parse_args(argv)
+    turns.share_cores(os.environ)
     try:
         return int(arguments.command(arguments))
     except ModelOptError as error:

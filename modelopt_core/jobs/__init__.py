@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
-from modelopt_core import atomic
+from modelopt_core import atomic, turns
 from modelopt_core.assets import user_folder
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
@@ -271,11 +271,8 @@ class Job:
     def _launch(self) -> None:
         """Start the process. It is nobody's child in spirit: a session of its own, not ended with ours."""
         journal.append(self.path / EVENTS, {"time_s": time.time(), "kind": "state", "state": "queued"})
-        environment = {
-            "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits for others gives its core away instead of spinning
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        turns.share_cores(environment)
         try:
             (self.path / COMMANDS).unlink(missing_ok=True)  # what was said to an earlier process
             with (self.path / "log.txt").open("ab") as log:

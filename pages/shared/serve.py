@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import importlib
+import os
 import re
 import sys
 import threading
@@ -150,6 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not sys.flags.safe_path:  # else the first entry is not this file's folder, but where modelopt_core may be
         del sys.path[0]
     sys.path.insert(0, str(ROOT))
+    from modelopt_core import turns
+
+    turns.share_cores(os.environ)
     build(browser=not options.no_browser).run(config={} if options.port is None else {"server.port": options.port})
 
 
