@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import io
-import warnings
 
 import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
+from modelopt_core import export
 from modelopt_core.errors import ModelOptError
 from modelopt_core.models import ARCHITECTURES, MAX_PARAMETERS, build
 from modelopt_core.spec import Spec, spec_of
+from modelopt_core.tracing import trace
 
 IMAGE, DIGIT, TEXT = (1, 28, 28), (1, 8, 8), (48,)
 SPECS = {
@@ -83,16 +83,11 @@ def test_every_architecture_is_tried_here() -> None:
 @pytest.mark.parametrize("name", SPECS)
 def test_traces_and_exports_to_the_same_answers(name: str) -> None:
     spec = SPECS[name]
-    model, inputs, file = build(spec), example(spec, 3), io.BytesIO()
+    model, inputs = build(spec), example(spec, 3)
     expected = model(inputs)
-    torch.testing.assert_close(torch.fx.symbolic_trace(model)(inputs), expected)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        axes = {"x": {0: "batch"}, "y": {0: "batch"}}
-        torch.onnx.export(
-            model, (spec.example,), file, dynamo=False, input_names=["x"], output_names=["y"], dynamic_axes=axes
-        )
-    answers = onnxruntime.InferenceSession(file.getvalue()).run(None, {"x": inputs.numpy()})[0]
+    torch.testing.assert_close(torch.fx.GraphModule(model, trace(model))(inputs), expected)
+    session = onnxruntime.InferenceSession(export.onnx_bytes(model, spec.example))
+    answers = session.run(None, {export.INPUT: inputs.numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(answers), expected, atol=1e-5, rtol=1e-4)
 
 
