@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
@@ -61,6 +62,18 @@ def chromium() -> str:
     """Path of an installed chromium; Playwright's own download is not used."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     return path or missing("browser", "no chromium on PATH; install it (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    """A headless browser of the test file's own."""
+    from benchmarks.browser import CHROMIUM_ARGUMENTS
+
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is in the extra `test`")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.browser import CHROMIUM_ARGUMENTS
 from benchmarks.server import served
 
 pytestmark = pytest.mark.browser
@@ -22,15 +21,6 @@ PROBES = ("/_stcore/health", "/_stcore/host-config")  # Streamlit asks for them 
 def address(root: Path, chromium: str) -> Iterator[str]:
     with served("--no-browser", launcher=root / "pages" / "shared" / "serve.py") as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is in the extra `test`")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

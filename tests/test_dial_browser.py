@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.browser import CHROMIUM_ARGUMENTS, drag
+from benchmarks.browser import drag
 from benchmarks.server import served
 from tests.serving import lay_out
 
@@ -23,15 +23,6 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium: str)
     folder = tmp_path_factory.mktemp("dial") / "studio"
     with served("--no-browser", launcher=lay_out(root, folder, root / "tests/apps/dial_app.py")) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is in the extra `test`")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
