@@ -13,6 +13,8 @@ from modelopt_core.channels import CONVOLUTIONS
 from modelopt_core.errors import ModelOptError
 from modelopt_core.tracing import trace
 
+WEIGHTED = (nn.Linear, *CONVOLUTIONS, nn.Embedding)  # layers whose weights can be pruned and quantized
+
 
 @dataclass(frozen=True)
 class Layer:

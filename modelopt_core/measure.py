@@ -174,9 +174,5 @@ def compare(
     second = predictions(after, workload, split, runtime=runtime, device=device)
     was, now = first.scores.numpy(), second.scores.numpy()
     binary = bool(((was == 0) | (was == 1)).all() and ((now == 0) | (now == 1)).all())
-    changed = (
-        (first.answers != second.answers).flatten(1).any(dim=1)
-        if first.answers.dim() > 1
-        else first.answers != second.answers
-    )
+    changed = (first.answers != second.answers).reshape(len(was), -1).any(dim=1)
     return Comparison(difference(was, now), mcnemar(was, now) if binary else None, changed.nonzero().flatten())

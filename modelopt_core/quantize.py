@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from modelopt_core import grid
 from modelopt_core.events import Report
+from modelopt_core.layers import WEIGHTED
 from modelopt_core.registry import Registry
 from modelopt_core.step import STEPS, Knob, Named, Transform
 from modelopt_core.workload import Workload
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
 
 OBSERVERS: Registry[Callable[[Tensor, int], tuple[Tensor, Tensor]]] = Registry("observer")
 
@@ -112,7 +111,7 @@ class Quantize(Transform):
 
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         for layer in model.modules():
-            if isinstance(layer, LAYERS):
+            if isinstance(layer, WEIGHTED):
                 values, lattice = quantize_tensor(
                     layer.weight, self.bits, self.scheme, self.per, self.observer, self.rounding, generator, report
                 )

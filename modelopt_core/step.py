@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 from torch import nn
@@ -148,6 +148,12 @@ class Step(BaseModel):
         """The same step with other values, validated again."""
         return type(self)(**{**self.model_dump(), **values})
 
+    def key(self, models: Sequence[nn.Module], workload: Workload, seed: int = 0) -> str:
+        """sha256 of the result: of the inputs' keys, this step as JSON, the data, the seed and the code version."""
+        recipe = f"{self.name}{self.model_dump_json()}"
+        keys = [identity.key(model) for model in models]
+        return identity.digest(*keys, recipe, workload.data_hash, seed, identity.CODE_VERSION)
+
 
 class Transform(Step):
     """A step from one model to another."""
@@ -158,7 +164,7 @@ class Transform(Step):
         Results are kept: the same step on the same model is not computed twice. Treat the result as read-only, or copy
         it; one that was written to is noticed and made again.
         """
-        key = self.key(model, workload, seed)
+        key = self.key([model], workload, seed)
 
         def make() -> nn.Module:
             generator = torch.Generator().manual_seed(seed)
@@ -167,11 +173,6 @@ class Transform(Step):
             return identity.stamp(result.eval(), key)
 
         return STORE.get(("model", key), make, _size_bytes, identity.intact)
-
-    def key(self, model: nn.Module, workload: Workload, seed: int = 0) -> str:
-        """sha256 of the input's key, this step as JSON, the data, the seed and the code version."""
-        recipe = f"{self.name}{self.model_dump_json()}"
-        return identity.digest(identity.key(model), recipe, workload.data_hash, seed, identity.CODE_VERSION)
 
     @abstractmethod
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
@@ -194,10 +195,7 @@ class Combine(Step):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             result = self.combine([identity.clone(m) for m in models], workload, generator, report)
-        recipe = f"{self.name}{self.model_dump_json()}"
-        keys = [identity.key(m) for m in models]
-        key = identity.digest(*keys, recipe, workload.data_hash, seed, identity.CODE_VERSION)
-        return identity.stamp(result.eval(), key)
+        return identity.stamp(result.eval(), self.key(models, workload, seed))
 
 
 def explain(cls: type[Step], error: ValidationError) -> str:
@@ -238,6 +236,3 @@ def _annotation(field: FieldInfo | None, kind: type) -> object | None:
 
 def _size_bytes(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
-
-
-__all__ = ["STEPS", "Combine", "Field", "Knob", "Named", "Step", "Transform", "When", "explain"]

@@ -15,8 +15,8 @@ from modelopt_core import channels
 from modelopt_core.channels import Group
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Note, Report, silent
+from modelopt_core.layers import WEIGHTED
 from modelopt_core.prune.scores import Scorer
-from modelopt_core.prune.stats import LAYERS
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def as_weight(matrix: Tensor, weight: Tensor) -> Tensor:
 
 def prune_weights(model: nn.Module, plan: Plan, scorer: Scorer, granularity: str = "weight", size: int = 4) -> None:
     """Zero the lowest-scoring weights in place. granularity: weight, n:m (m = size) or block (size × size)."""
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
     for name in plan.own:
         if name not in layers:
             raise unknown("layer", name, layers)
@@ -141,7 +141,7 @@ def _own_of_groups(model: nn.Module, groups: list[Group], own: Mapping[str, floa
             if maker not in names or names[maker][0].name != maker:
                 names.setdefault(maker, []).append(g)
     for name, layer in model.named_modules():
-        if isinstance(layer, LAYERS):
+        if isinstance(layer, WEIGHTED):
             names.setdefault(name, [])  # makes no channels that are followed: nothing goes
     found: dict[str, float] = {}
     for layer, ratio in own.items():

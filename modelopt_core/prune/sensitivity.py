@@ -9,8 +9,8 @@ from torch import nn
 
 from modelopt_core import channels, turns
 from modelopt_core.estimate import Estimate
+from modelopt_core.layers import WEIGHTED
 from modelopt_core.measure import compare
-from modelopt_core.prune.stats import LAYERS
 from modelopt_core.prune.step import Prune
 from modelopt_core.workload import Workload
 
@@ -45,5 +45,5 @@ def _units(model: nn.Module, workload: Workload, step: Prune) -> list[tuple[str,
     if step.granularity == "channel":
         units = [(g.name, tuple(g.makers)) for g in channels.groups(model, workload.example) if not g.frozen]
     else:
-        units = [(name, (name,)) for name, layer in model.named_modules() if isinstance(layer, LAYERS)]
+        units = [(name, (name,)) for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)]
     return [(name, layers) for name, layers in units if not {name, *layers} & set(step.frozen)]

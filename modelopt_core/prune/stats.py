@@ -20,9 +20,9 @@ from modelopt_core import channels, identity, turns
 from modelopt_core.cache import STORE
 from modelopt_core.channels import Group
 from modelopt_core.errors import ModelOptError
+from modelopt_core.layers import WEIGHTED
 from modelopt_core.workload import Workload
 
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
 EXAMPLES, BATCH = 1024, 128
 PAUSE_S = 0.25  # who waits for these statistics may be whom we let go first: not for long
 
@@ -95,7 +95,7 @@ def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...]) -> Ga
     sums: dict[str, dict[str, Tensor]] = {need: {} for need in wanted}
     device = next(model.parameters()).device
     model.requires_grad_(True)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
     n = len(workload.train)
     at = torch.arange(0, n, max(1, math.ceil(n / EXAMPLES)))
     for some in at.split(BATCH):
