@@ -3,6 +3,7 @@
 
 import modelopt_core.workloads  # registers them
 from modelopt_core.codec import load, save
+from modelopt_core.distill import LOSSES, Distill, Gap, gap, soften
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate
 from modelopt_core.events import Progress
