@@ -20,14 +20,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelopt_core import checkpoint, identity
+from modelopt_core.augment import Augment
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Keeper, Progress, Report, silent
 from modelopt_core.turns import pause
 from modelopt_core.workload import Split, Workload
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("constant", "cosine")
 EVALUATION_BATCH = 1000
+ABSURD = 1e6  # times the first batch's loss: no training comes back from there
 REPORT_EVERY_S = 0.5  # a person who waits sees something move
 
 
@@ -76,7 +77,7 @@ def fit(
     generator) -> (b, *shape). objective: None is the workload's loss. keep_zeros: weights that are exactly zero stay so
     (a pruned net stays pruned). patience: stop after so many epochs without a better one. report: a Keeper's checkpoint
     of this very training (the same model, settings, data_hash and objective's key) is where it goes on.
-    Raises TrainingError when the loss is no longer finite.
+    Raises TrainingError when the loss is no longer finite, or ABSURD.
     """
     _check(epochs, lr, batch_size, optimizer, schedule)
     model = copy.deepcopy(model)
@@ -90,6 +91,7 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     best = _Best(model, *evaluate(model, workload, val))
     clock = _Clock(report, total=epochs * math.ceil(len(train) / batch_size))
+    most = 0.0  # that the loss may be; not known before the first batch
     if isinstance(report, Keeper):
         how = (epochs, lr, batch_size, optimizer, schedule, weight_decay, _named(augment), keep_zeros, patience, seed)
         told = (objective.key,) if objective else ()
@@ -107,8 +109,9 @@ def fit(
                 update.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * clock.step / clock.total)) / 2
             inputs = augment(inputs, generator) if augment else inputs
             loss = _step(update, partial(minimise, model, inputs, targets, at))
-            if not math.isfinite(loss):
-                raise TrainingError(f"loss is {loss} in epoch {epoch}; choose lr below {lr:g}", best.restore(model))
+            most = most or ABSURD * max(1.0, loss)
+            if not math.isfinite(loss) or loss > most:
+                raise TrainingError(f"loss is {loss:g} in epoch {epoch}; choose lr below {lr:g}", best.restore(model))
             for parameter, zero in zeros:
                 parameter.data.masked_fill_(zero, 0.0)
             clock.tick({"epoch": epoch, "loss": loss, "score": best.score})
@@ -160,25 +163,6 @@ def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
-
-
-def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:
-    """Each image moved by up to `pixels` in both directions, zeros moving in: (b, c, h, w) -> (b, c, h, w)."""
-    b, _, h, w = images.shape
-    padded = nn.functional.pad(images, (pixels,) * 4)
-    dy, dx = torch.randint(0, 2 * pixels + 1, (2, b, 1, 1), generator=generator)
-    rows = torch.arange(h).reshape(1, h, 1) + dy  # (b, h, 1)
-    columns = torch.arange(w).reshape(1, 1, w) + dx  # (b, 1, w)
-    moved = padded[torch.arange(b).reshape(b, 1, 1), :, rows, columns]  # (b, h, w, c)
-    return moved.permute(0, 3, 1, 2)
-
-
-def drop_words(tokens: Tensor, generator: torch.Generator, share: float = 0.3) -> Tensor:
-    """Each word replaced by padding with probability `share`: (b, L) ids -> (b, L) ids.
-
-    Source: Iyyer et al., Deep Unordered Composition Rivals Syntactic Methods, ACL 2015.
-    """
-    return tokens.masked_fill(torch.rand(tokens.shape, generator=generator) < share, 0)
 
 
 class _Best:

@@ -103,7 +103,7 @@ def attention(context: LossContext) -> Tensor:
     Source: Zagoruyko and Komodakis, Paying More Attention to Attention, arXiv 1612.03928 (their distance, squared).
     """
     student, teacher = (
-        F.normalize(features.square().sum(dim=1).flatten(1), dim=1)  # (B, positions)
+        F.normalize(features.square().sum(dim=1).reshape(len(features), -1), dim=1)  # (B, positions)
         for features in (context.student_features, context.teacher_features)
     )
     return (student - teacher).square().sum(dim=1).mean()

@@ -60,9 +60,9 @@ class Distill(Transform):
         title="Alpha",
         description="Weight of the teacher; the labels have 1 − α. At 0 it says nothing.",
     )
-    epochs: int = Field(20, ge=1, le=1000, title="Epochs", description="Passes over the training split.")
+    epochs: int = Field(40, ge=1, le=1000, title="Epochs", description="Passes over the training split.")
     lr: float = Field(3e-3, gt=0, le=1e9, title="Learning rate", description="First step size; falls to zero.")
-    batch_size: int = Field(64, ge=1, le=65536, title="Batch", description="Examples per step.")
+    batch_size: int = Field(32, ge=1, le=65536, title="Batch", description="Examples per step.")
     student_layer: Annotated[str, When("loss", *FEATURES)] = Field(
         "", max_length=80, title="Student's layer", description="Whose features are compared; empty for the usual one."
     )
