@@ -104,11 +104,10 @@ def fit(
         model.train()
         for at in train.places(batch_size, generator):
             pause()
-            inputs, targets = train.inputs[at], train.targets[at]
+            inputs = augment(train.inputs[at], generator) if augment else train.inputs[at]
             if schedule == "cosine":
                 update.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * clock.step / clock.total)) / 2
-            inputs = augment(inputs, generator) if augment else inputs
-            loss = _step(update, partial(minimise, model, inputs, targets, at))
+            loss = _step(update, partial(minimise, model, inputs, train.targets[at], at))
             most = most or ABSURD * max(1.0, loss)
             if not math.isfinite(loss) or loss > most:
                 raise TrainingError(f"loss is {loss:g} in epoch {epoch}; choose lr below {lr:g}", best.restore(model))

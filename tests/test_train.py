@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modelopt_core import workloads  # noqa: F401  importing it registers them
+from modelopt_core.augment import shift
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
 from modelopt_core.models import build
