@@ -104,6 +104,11 @@ class Step(BaseModel):
         told = [f"{k}={v}" for k, v in self if v != fields[k].default or _annotation(fields[k], Knob)]
         return f"{self.name}({', '.join(told)})"
 
+    @property
+    def lasts(self) -> bool:
+        """Does it take over a second to apply (a training, a calibration)? Pages run such a step as a job."""
+        return False
+
     @classmethod
     def knob(cls, field: str) -> Knob:
         """The Knob of a field, or an error that names the fields that have one."""
@@ -196,6 +201,20 @@ class Combine(Step):
         with torch.no_grad():
             result = self.combine([identity.clone(m) for m in models], workload, generator, report)
         return identity.stamp(result.eval(), self.key(models, workload, seed))
+
+
+def keep(model: nn.Module, key: str) -> None:
+    """Put a result that was made elsewhere, as by a job, where `Transform.apply` looks before it computes.
+
+    key: what `step.key(…)` says of it.
+    """
+    STORE.get(("model", key), lambda: identity.stamp(model.eval(), key), _size_bytes, identity.intact)
+
+
+def kept(key: str) -> bool:
+    """Is the result with this key at hand, so that `Transform.apply` computes nothing?"""
+    found = STORE.peek(("model", key))
+    return found is not None and identity.intact(found)
 
 
 def explain(cls: type[Step], error: ValidationError) -> str:
