@@ -40,19 +40,20 @@ def curves(job: Job) -> tuple[Curve, ...]:
     for name in names:
         points = [(e.step, e.values[name]) for e in told if math.isfinite(e.values.get(name, math.nan))]
         if points:
-            found.append(Curve(name, *(tuple(column) for column in zip(*points, strict=True))))  # type: ignore[arg-type]
+            found.append(Curve(name, *(tuple(column) for column in zip(*points, strict=True))))
     return tuple(found)
 
 
 def latest(job: Job, name: str) -> float | None:
     """The last finite value that was reported under this name."""
-    return next((e.values[name] for e in reversed(_latest_training(job)) if math.isfinite(e.values.get(name, math.nan))), None)
+    return next(
+        (e.values[name] for e in reversed(_latest_training(job)) if math.isfinite(e.values.get(name, math.nan))), None
+    )
 
 
 def seconds(job: Job) -> float:
-    """How long it has worked so far, without the time that it waited or stood still; of a dead one, until its last word."""
-    total, since = 0.0, None
-    last = 0.0
+    """How long it has worked, without the time that it waited or stood still; of a dead one, until its last word."""
+    total, last, since = 0.0, 0.0, None
     for event in job.events():
         last = plans.number(event.get("time_s"))
         if event["kind"] == "state":
@@ -72,12 +73,18 @@ def left_s(job: Job) -> float | None:
 
 
 def _latest_training(job: Job) -> list[Progress]:
-    """The reports with values of the last phase that had any."""
-    told = [plans.progress(e) for e in job.events() if e["kind"] == "progress" and e.get("values")]
-    begun = len(told)
-    while begun and told[begun - 1].step <= (told[begun].step if begun < len(told) else math.inf):
-        begun -= 1
-    return told[begun:]
+    """The reports with values of the phase that runs, or of the last that had any."""
+    found: list[Progress] = []
+    for event in reversed(job.events()):
+        if event["kind"] in ("stage", "point") and found:
+            break
+        if event["kind"] != "progress" or not event.get("values"):
+            continue
+        told = plans.progress(event)
+        if found and (told.phase != found[-1].phase or told.total != found[-1].total or told.step > found[-1].step):
+            break
+        found.append(told)
+    return found[::-1]
 
 
 def _phase(events: tuple[journal.Record, ...]) -> list[journal.Record]:
