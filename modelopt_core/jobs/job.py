@@ -177,7 +177,8 @@ class Job:
 
     def _launch(self) -> None:
         """Start the process. It is nobody's child in spirit: a session of its own, not ended with ours."""
-        journal.append(self.path / EVENTS, {"time_s": time.time(), "kind": "state", "state": "queued"})
+        called_s = time.time()
+        journal.append(self.path / EVENTS, {"time_s": called_s, "kind": "state", "state": "queued"})
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         turns.share_cores(environment)
         try:
@@ -193,12 +194,13 @@ class Job:
                 )
         except OSError as error:
             raise ModelOptError(f"cannot start the job's process ({error.strerror}); close other programs") from error
-        threading.Thread(target=self._reap, args=(process,), name=f"job {self.id}", daemon=True).start()
+        threading.Thread(target=self._reap, args=(process, called_s), name=f"job {self.id}", daemon=True).start()
 
-    def _reap(self, process: subprocess.Popen[bytes]) -> None:
+    def _reap(self, process: subprocess.Popen[bytes], called_s: float) -> None:
         """Wait for the process, so that it leaves no zombie; one that ended before its first word is told of here."""
         process.wait()
         with suppress(ModelOptError):
-            if self.awaited and not alive(self.path):
+            event = self._latest("state")  # another's, where the job was resumed meanwhile
+            if self.awaited and event and event.get("time_s") == called_s and not alive(self.path):
                 event = {"time_s": time.time(), "kind": "state", "state": "failed", "error": DIED}
                 journal.append(self.path / EVENTS, event)

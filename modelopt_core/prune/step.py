@@ -88,7 +88,7 @@ class Prune(Transform):
         criterion, plan = CRITERIA[self.criterion], self.plan
         if not any((plan.ratio, *plan.own.values())):
             return model
-        gathered = gather(model, workload, criterion["needs"])  # type: ignore[arg-type]
+        gathered = gather(model, workload, criterion["needs"], generator.initial_seed())  # type: ignore[arg-type]
         scorer = Scorer(model, criterion, generator, gathered)
         if self.granularity == "channel":
             model = prune_channels(model, workload.example, plan, scorer, report)

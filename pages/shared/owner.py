@@ -16,7 +16,7 @@ def token() -> str:
     """The browser's secret. Without one (no cookies, or an app that serve.py did not start) a secret of the session."""
     kept: str | None = st.session_state.get("owner")
     if kept is None:
-        sent = st.context.cookies.get(OWNER, "")
-        kept = sent if TOKEN.fullmatch(sent) else secrets.token_hex(32)
+        sent = st.context.cookies.get(OWNER)
+        kept = sent if isinstance(sent, str) and TOKEN.fullmatch(sent) else secrets.token_hex(32)
         st.session_state["owner"] = kept
     return kept
