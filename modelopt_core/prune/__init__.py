@@ -4,15 +4,18 @@ A criterion scores every weight; the lowest `ratio` of them go. Removing single 
 makes the file smaller and nothing faster. Removing whole channels leaves a smaller dense network, which is both.
 
 `criteria` says what counts as important, `stats` gathers what criteria look at, `scores` brings the two together,
-`masks` takes away, `step` is the technique as data, `sensitivity` asks what each layer can spare.
+`masks` zeroes weights and `cuts` takes channels out, at once or in `rounds`, `step` is the technique as data,
+`sensitivity` asks what each layer can spare.
 """
 
 from modelopt_core.prune.criteria import CRITERIA, Stats
-from modelopt_core.prune.masks import Plan, prune_channels, prune_weights
+from modelopt_core.prune.cuts import Left, prune_channels
+from modelopt_core.prune.masks import Plan, prune_weights
 from modelopt_core.prune.scores import Scorer
 from modelopt_core.prune.sensitivity import Sensitivity, sensitivity
 from modelopt_core.prune.step import Prune
 
 __all__ = [
-    "CRITERIA", "Plan", "Prune", "Scorer", "Sensitivity", "Stats", "prune_channels", "prune_weights", "sensitivity",
+    "CRITERIA", "Left", "Plan", "Prune", "Scorer", "Sensitivity", "Stats",
+    "prune_channels", "prune_weights", "sensitivity",
 ]  # fmt: skip
