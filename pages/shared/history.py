@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from modelopt_core.measure import Measurement
-from modelopt_core.step import Transform
+from modelopt_core.step import Knob, Transform
 from pages.shared.bench import Bench
 
 BENCH_KEYS = ("workload", "model", "device", "runtime")  # the view is how one looks, not what one looks at
