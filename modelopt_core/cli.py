@@ -72,7 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
     text = _read(Path(arguments.recipe))
     if not 0 <= arguments.seed <= MAX_SEED:
         raise ModelOptError(f"seed {arguments.seed} is not allowed; choose a whole number from 0 to {MAX_SEED}")
+    import torch
+
     import modelopt_core as mo
+    from modelopt_core import identity
 
     try:
         recipe = mo.from_json(text)
@@ -85,7 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
     with Bar(sys.stderr) as bar:
         stages = mo.run(recipe, pool, workload, report=bar, **how)
     if arguments.json:
-        asked = {"modelopt": __version__, "workload": workload.name, "data": workload.data_hash, "models": names, **how}
+        asked = {
+            "modelopt": __version__,
+            "torch": torch.__version__,
+            "workload": workload.name,
+            "data": workload.data_hash,
+            "models": {name: identity.key(model) for name, model in zip(names, pool, strict=True)},
+            **how,
+        }
         rows = [{"label": s.label, "branch": s.branch, "measurement": asdict(s.measurement)} for s in stages]
         print(json.dumps({**asked, "recipe": json.loads(mo.to_json(recipe)), "stages": rows}, indent=2))
     else:

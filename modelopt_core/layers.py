@@ -44,7 +44,17 @@ class _Counter(fx.Interpreter):
             self.macs[target] = self.macs.get(target, 0) + result[0].numel() * layer.weight[0].numel()
         elif isinstance(layer, nn.Linear):
             self.macs[target] = self.macs.get(target, 0) + result[0].numel() * layer.in_features
+        elif isinstance(layer, nn.MultiheadAttention):
+            self.macs[target] = self.macs.get(target, 0) + _attention_macs(layer, *args[:3])
         return result
+
+
+def _attention_macs(layer: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> int:
+    """Of one example: projections of query, key, value and result, then scores and their weighted sum of values."""
+    at = 1 if layer.batch_first and query.dim() == 3 else 0  # dimension of the sequence
+    sent, read, inner = query.shape[at], key.shape[at], layer.num_heads * layer.head_dim
+    projections = inner * (sent * (query.shape[-1] + layer.embed_dim) + read * (key.shape[-1] + value.shape[-1]))
+    return projections + 2 * sent * read * inner
 
 
 def layers(model: nn.Module, example: Tensor) -> list[Layer]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import modelopt_core
-from modelopt_core import cli
+from modelopt_core import cli, identity
 from modelopt_core.errors import DataMissing
 from modelopt_core.events import Progress
 
@@ -65,7 +65,7 @@ def test_run_prints_json(recipe: Callable[[str], str], capsys: pytest.CaptureFix
     document = json.loads(capsys.readouterr().out)
     assert (document["workload"], document["models"], document["split"], document["seed"]) == (
         "digits",
-        ["cnn"],
+        {"cnn": identity.key(modelopt_core.baseline("digits", "cnn"))},
         "test",
         3,
     )

@@ -33,6 +33,21 @@ def test_macs_equal_torchs_flop_counter(spec):
     assert macs(model, spec.example) == counter.get_total_flops() // 2
 
 
+class Attend(nn.Module):
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize(("batch_first", "shape"), [(True, (1, 5, 8)), (False, (5, 1, 8)), (True, (5, 8))])
+def test_attention_by_hand(batch_first, shape):
+    """Four projections of 5 tokens, 4 · 5 · 8 · 8 = 1280; scores and their sums, 2 · 5 · 5 · 8 = 400."""
+    assert macs(Attend(batch_first).eval(), torch.zeros(shape)) == 1680
+
+
 def test_cut_models_are_counted_as_they_are():
     w = mo.workload("digits")
     small = mo.Prune(ratio=0.7).apply(mo.baseline("digits", "cnn"), w)

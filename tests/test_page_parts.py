@@ -17,7 +17,7 @@ from modelopt_core.estimate import Estimate
 from modelopt_core.layers import Layer
 from modelopt_core.recipe import Point
 from modelopt_core.workload import WORKLOADS
-from pages.shared import bench, controls, guess, history, layer_table, report, sheet, source, trial, units
+from pages.shared import bench, controls, guess, history, layer_table, pin, report, sheet, source, trial, units
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,16 @@ def test_the_source_tab_writes_a_program_that_runs(here: bench.Bench) -> None:
     _run(code, names)
     assert printed[0].size_bytes == tried.measurement.size_bytes
     assert "--workload digits --model cnn" in source.command(tried)
+
+
+def test_the_program_measures_against_what_is_pinned(here: bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pin, "current", lambda _: pin.Pin("mlp", (mo.Quantize(bits=4),)))
+    tried = trial.measure(here, mo.Prune(ratio=0.3))
+    printed: list[Any] = []
+    _run(compile(source.python(tried), "page", "exec"), {"print": printed.append})
+    assert printed[0].score == tried.measurement.score
+    assert "pinned = mo.baseline('digits', 'mlp')" in source.python(tried)
+    assert "baseline=pinned" in source.python(tried)
 
 
 def _run(code: Any, names: dict[str, Any]) -> None:

@@ -119,7 +119,7 @@ class Prune(Transform):
         gone: Masks = {}
         for at, share in enumerate(shares(self.rounds, self.schedule)):
             tell = Round(report, at, self.rounds)
-            gathered = gather(model, workload, criterion["needs"])  # type: ignore[arg-type]
+            gathered = gather(model, workload, criterion["needs"], generator.initial_seed())  # type: ignore[arg-type]
             scorer = Scorer(model, criterion, generator, gathered)
             if left:
                 model, left = prune_channels(model, left, plan.part(share), scorer, tell)

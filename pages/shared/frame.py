@@ -39,7 +39,6 @@ from pages.shared.rows import curve_rows, percent_base
 POLL_S = 0.5
 HEIGHTS = {"learn": 240, "tune": 240, "present": 420}  # of the curve, in pixels
 PLACE = "Put the handle where you think it breaks, then let go."
-TABS = ("Layers", "Examples", "Source", "Numbers")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class Technique:
 
     step: the step class; knob: the field that the Dial turns; question: what Learn asks; bars: which of layer_table's
     columns shows the effect of a setting; note: an honest word on speed for a setting, empty where there is none;
-    labels: names of choices on the screen where they differ from the core's.
+    labels: names of choices on the screen where they differ from the core's; tabs: title → what draws a tab of the
+    page's own, after Layers, while it is open.
     """
 
     step: type[Transform]
@@ -58,6 +58,7 @@ class Technique:
     note: Callable[[Any, Measurement], str]
     unit: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    tabs: Mapping[str, Callable[[trials.Trial], None]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -208,19 +209,17 @@ def _released(technique: Technique, key: str) -> None:
 
 def _tabs(technique: Technique) -> None:
     with calm():
-        trial = _trial(technique)
+        trial, hidden = _trial(technique), _asking(technique)
+        drawn: dict[str, Callable[[], None]] = {
+            "Layers": lambda: layer_table.draw(trial, technique.bars(trial.step)),
+            **{title: partial(draw, trial) for title, draw in technique.tabs.items()},
+            "Examples": lambda: examples.draw(trial),
+            "Source": lambda: source.draw(trial),
+            "Numbers": lambda: results.draw(trial, technique.knob, _sweep(technique).points),
+        }
         first = "Source" if trial.bench.view == "learn" else "Layers"
-        layers, changed, code, numbers = st.tabs(TABS, key=f"tabs-{trial.bench.view}", default=first, on_change="rerun")
-        if layers.open:
-            with layers:
-                layer_table.draw(trial, technique.bars(trial.step))
-        hidden = _asking(technique)
-        if changed.open:
-            with changed:
-                st.caption(cards.HIDDEN) if hidden else examples.draw(trial)
-        if code.open:
-            with code:
-                source.draw(trial)
-        if numbers.open:
-            with numbers:
-                st.caption(cards.HIDDEN) if hidden else results.draw(trial, technique.knob, _sweep(technique).points)
+        tabs = st.tabs(list(drawn), key=f"tabs-{technique.name}-{trial.bench.view}", default=first, on_change="rerun")
+        for tab, (title, draw) in zip(tabs, drawn.items(), strict=True):
+            if tab.open:
+                with tab:
+                    st.caption(cards.HIDDEN) if hidden and title not in ("Layers", "Source") else draw()

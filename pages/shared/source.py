@@ -8,6 +8,7 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.step import Step
+from pages.shared import pin
 from pages.shared.trial import Trial
 
 
@@ -33,18 +34,22 @@ def draw(trial: Trial) -> None:
 
 def python(trial: Trial) -> str:
     """A program that measures what the cards show."""
-    here = trial.bench
-    return "\n".join(
-        [
-            "import modelopt_core as mo",
-            "",
-            f"w = mo.workload({here.workload.name!r})",
-            f"model = mo.baseline({here.workload.name!r}, {here.model_name!r})",
-            f"step = {call(trial.step)}",
-            "small = step.apply(model, w)",
-            f"print(mo.measure(small, w, baseline=model, runtime={here.runtime!r}, device={here.device!r}))",
-        ]
-    )
+    here, pinned = trial.bench, pin.current(trial.bench)
+    lines = [
+        "import modelopt_core as mo",
+        "",
+        f"w = mo.workload({here.workload.name!r})",
+        f"model = mo.baseline({here.workload.name!r}, {here.model_name!r})",
+        f"step = {call(trial.step)}",
+        "small = step.apply(model, w)",
+    ]
+    against = "model"
+    if pinned.steps or pinned.model_name != here.model_name:
+        against = "pinned"
+        lines.append(f"pinned = mo.baseline({here.workload.name!r}, {pinned.model_name!r})")
+        lines += [f"pinned = {call(step)}.apply(pinned, w)" for step in pinned.steps]
+    lines.append(f"print(mo.measure(small, w, baseline={against}, runtime={here.runtime!r}, device={here.device!r}))")
+    return "\n".join(lines)
 
 
 def call(step: Step) -> str:
