@@ -135,7 +135,9 @@ class Step(BaseModel):
     def matters(cls, field: str, values: Mapping[str, object]) -> bool:
         """Does the field mean anything beside the other fields' values?"""
         when = _annotation(cls.model_fields[field], When)
-        return not isinstance(when, When) or values.get(when.field) in when.values
+        if not isinstance(when, When):
+            return True
+        return values.get(when.field) in when.values and cls.matters(when.field, values)
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
