@@ -20,7 +20,7 @@ from torch import nn
 from modelopt_core import identity
 from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError
-from modelopt_core.events import Report, silent
+from modelopt_core.events import NotesApart, Report, silent
 from modelopt_core.registry import Registry
 from modelopt_core.workload import Workload
 
@@ -111,6 +111,11 @@ class Step(BaseModel):
         told = [f"{k}={v}" for k, v in self if v != fields[k].default or _annotation(fields[k], Knob)]
         return f"{self.name}({', '.join(told)})"
 
+    @property
+    def lasts(self) -> bool:
+        """Does it take over a second to apply (a training, a calibration)? Pages run such a step as a job."""
+        return False
+
     @classmethod
     def knob(cls, field: str) -> Knob:
         """The Knob of a field, or an error that names the fields that have one."""
@@ -137,7 +142,9 @@ class Step(BaseModel):
     def matters(cls, field: str, values: Mapping[str, object]) -> bool:
         """Does the field mean anything beside the other fields' values?"""
         when = _annotation(cls.model_fields[field], When)
-        return not isinstance(when, When) or values.get(when.field) in when.values
+        if not isinstance(when, When):
+            return True
+        return values.get(when.field) in when.values and cls.matters(when.field, values)
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -169,17 +176,21 @@ class Transform(Step):
         """A new model in eval mode; `model` is bit-identical to before. The same seed gives the same result.
 
         Results are kept: the same step on the same model is not computed twice. Treat the result as read-only, or copy
-        it; one that was written to is noticed and made again.
+        it; one that was written to is noticed and made again. Notes are reported every time, with a kept result too.
         """
         key = self.key([model], workload, seed)
 
         def make() -> nn.Module:
-            generator = torch.Generator().manual_seed(seed)
+            generator, heard = torch.Generator().manual_seed(seed), NotesApart(report)
             with torch.no_grad():
-                result = self.transform(identity.clone(model), workload, generator, report)
+                result = self.transform(identity.clone(model), workload, generator, heard)
+            result.__dict__["notes"] = tuple(heard.notes)
             return identity.stamp(result.eval(), key)
 
-        return STORE.get(("model", key), make, _size_bytes, identity.intact)
+        result = STORE.get(("model", key), make, _size_bytes, identity.intact)
+        for note in result.__dict__.get("notes", ()):
+            report(note)
+        return result
 
     @abstractmethod
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
@@ -203,6 +214,20 @@ class Combine(Step):
         with torch.no_grad():
             result = self.combine([identity.clone(m) for m in models], workload, generator, report)
         return identity.stamp(result.eval(), self.key(models, workload, seed))
+
+
+def keep(model: nn.Module, key: str) -> None:
+    """Put a result that was made elsewhere, as by a job, where `Transform.apply` looks before it computes.
+
+    key: what `step.key(…)` says of it.
+    """
+    STORE.get(("model", key), lambda: identity.stamp(model.eval(), key), _size_bytes, identity.intact)
+
+
+def kept(key: str) -> bool:
+    """Is the result with this key at hand, so that `Transform.apply` computes nothing?"""
+    found = STORE.peek(("model", key))
+    return found is not None and identity.intact(found)
 
 
 def explain(cls: type[Step], error: ValidationError) -> str:

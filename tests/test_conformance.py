@@ -25,6 +25,8 @@ STEPS = [
     *(mo.Quantize(observer=o, scheme=s) for o in mo.OBSERVERS for s in ("symmetric", "affine") if mo.OBSERVERS[o][s]),
     *(mo.Quantize(rounding=r, bits=3, per="tensor") for r in mo.ROUNDINGS),
     *(mo.Distill(loss=loss, epochs=1, batch_size=512) for loss in mo.LOSSES if loss != "attention"),  # needs positions
+    mo.Quantize(bits=3, per="group"),
+    mo.Quantize(bits=3, scheme="codebook"),
 ]
 REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS, mo.LOSSES]
 SIZES = [(1, 1), (1, 7), (3, 1), (4, 5), (16, 9)]
