@@ -46,6 +46,11 @@ def export_onnx(model: nn.Module, workload: Workload, path: str | Path) -> Path:
 
 def onnx_graph(model: nn.Module, example: Tensor) -> onnx.ModelProto:
     """`onnx_bytes` before serialisation. A model with a spec reuses the graph of the last model of its kind."""
+    if getattr(model, "skips", False):
+        raise ModelOptError(
+            f"{type(model).__name__} chooses for every example which model runs, and an ONNX graph runs all of it; "
+            "export its members one by one, or keep it whole with save"
+        )
     spec = spec_of(model)
     if spec is None or _has_hooks(model):
         return _filled(_trace(model, example), model)
