@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,9 @@ COMPOSITES: Registry[Callable[..., Composite]] = Registry("composite")
 
 
 class Composite(nn.Module):
-    """A module made of `members`."""
+    """A module made of `members`. called: the step that makes it, for people."""
 
+    called: ClassVar[str]
     members: nn.ModuleList
 
     @property

@@ -46,7 +46,7 @@ def trace(model: nn.Module) -> fx.Graph:
         with _lock:
             return _Tracer().trace(model)
     except Exception as error:
-        name = type(model).__name__
+        name = getattr(model, "called", type(model).__name__)
         if getattr(model, "skips", False):
             raise ModelOptError(f"Prune cannot trace {name}; put Prune before {name}") from None
         why = str(error).split("\n", 1)[0][:120]

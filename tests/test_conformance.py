@@ -26,8 +26,9 @@ STEPS = [
 ]
 COMBINES = [
     *(mo.Ensemble(rule=r, weights=(2.0, 1.0)) for r in mo.RULES),
+    *(mo.Cascade(threshold=0.8, confidence=c) for c in mo.CONFIDENCES),
 ]
-REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS, mo.RULES]
+REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS, mo.RULES, mo.CONFIDENCES]
 SIZES = [(1, 1), (1, 7), (3, 1), (4, 5), (16, 9)]
 
 
@@ -201,6 +202,21 @@ def test_rule(entry, shape):
         other = torch.full_like(weights, 1 / shape[0])
         middle = entry(drawn, (weights + other) / 2)
         assert (middle >= (entry(drawn, weights) + entry(drawn, other)) / 2 - 1e-5).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (1, 2), (5, 10)])
+@pytest.mark.parametrize("entry", list(mo.CONFIDENCES.values()), ids=lambda e: e.name)
+def test_confidence(entry, shape):
+    """(B, K) -> (B,) in [0, 1]; a certain answer is 1, nothing is less sure than a uniform one."""
+    drawn = (4 * torch.randn(shape, generator=generator())).log_softmax(-1)
+    uniform, sure = torch.zeros(shape).log_softmax(-1), torch.full(shape, -200.0)
+    sure[..., 0] = 0
+    found = entry(drawn)
+    assert found.shape == shape[:1]
+    assert ((found >= 0) & (found <= 1)).all()
+    torch.testing.assert_close(entry(sure), torch.ones(shape[0]))
+    if shape[1] > 1:
+        assert (entry(uniform) <= found + 1e-6).all()
 
 
 @pytest.mark.parametrize("name", ["digits", "docstrings", pytest.param("mnist", marks=pytest.mark.mnist)])

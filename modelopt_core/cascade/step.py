@@ -26,6 +26,7 @@ class Gate(Composite):
     temperature: (), divides the logits first.
     """
 
+    called = "Gate"
     temperature: Tensor
 
     def __init__(self, members: Sequence[nn.Module], confidence: str) -> None:
@@ -47,6 +48,7 @@ class Gate(Composite):
 class Staged(Composite):
     """Gates in order; an example leaves at the first that is sure enough. thresholds: (S − 1,), the last has none."""
 
+    called = "Cascade"
     thresholds: Tensor
 
     def __init__(self, members: Sequence[nn.Module]) -> None:

@@ -31,6 +31,7 @@ fx.wrap("combined")  # to a tracer a rule is one operator, whatever it does insi
 class Combined(Composite):
     """Members whose answers a rule makes one. weights: (M,), they sum to 1."""
 
+    called = "Ensemble"
     weights: Tensor
 
     def __init__(self, members: Sequence[nn.Module], rule: str) -> None:
