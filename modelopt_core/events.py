@@ -47,5 +47,24 @@ class Keeper(Protocol):
         """A training with this key begins: its last checkpoint, if one was kept. Those that follow are its own."""
 
 
+@dataclass(frozen=True)
+class NotesApart:
+    """A report that keeps the notes to itself and passes everything else on to `report`."""
+
+    report: Report
+    notes: list[Note] = field(default_factory=list)
+
+    def __call__(self, event: object) -> None:
+        """As any report."""
+        if isinstance(event, Note):
+            self.notes.append(event)
+        else:
+            self.report(event)
+
+    def recall(self, training: str) -> bytes | None:
+        """A checkpoint, where the report behind keeps any."""
+        return self.report.recall(training) if isinstance(self.report, Keeper) else None
+
+
 def silent(_: object) -> None:
     """The report that nobody reads."""

@@ -20,7 +20,7 @@ from torch import nn
 from modelopt_core import identity
 from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError
-from modelopt_core.events import Report, silent
+from modelopt_core.events import NotesApart, Report, silent
 from modelopt_core.registry import Registry
 from modelopt_core.workload import Workload
 
@@ -158,21 +158,30 @@ class Step(BaseModel):
 class Transform(Step):
     """A step from one model to another."""
 
+    @property
+    def lasts(self) -> bool:
+        """Does it take over a second, as training does? Then it is run as a job, never while somebody waits."""
+        return False
+
     def apply(self, model: nn.Module, workload: Workload, *, seed: int = 0, report: Report = silent) -> nn.Module:
         """A new model in eval mode; `model` is bit-identical to before. The same seed gives the same result.
 
         Results are kept: the same step on the same model is not computed twice. Treat the result as read-only, or copy
-        it; one that was written to is noticed and made again.
+        it; one that was written to is noticed and made again. Notes are reported every time, with a kept result too.
         """
         key = self.key([model], workload, seed)
 
         def make() -> nn.Module:
-            generator = torch.Generator().manual_seed(seed)
+            generator, heard = torch.Generator().manual_seed(seed), NotesApart(report)
             with torch.no_grad():
-                result = self.transform(identity.clone(model), workload, generator, report)
+                result = self.transform(identity.clone(model), workload, generator, heard)
+            result.__dict__["notes"] = tuple(heard.notes)
             return identity.stamp(result.eval(), key)
 
-        return STORE.get(("model", key), make, _size_bytes, identity.intact)
+        result = STORE.get(("model", key), make, _size_bytes, identity.intact)
+        for note in result.__dict__.get("notes", ()):
+            report(note)
+        return result
 
     @abstractmethod
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:

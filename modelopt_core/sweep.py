@@ -9,24 +9,26 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 from modelopt_core import turns
 from modelopt_core.cache import Store
 from modelopt_core.errors import ModelOptError
-from modelopt_core.recipe import Point
 
+T = TypeVar("T")
 KEPT = 16 * 2**20  # bytes of curves kept; one of 100 points takes some 50 kB
+POINT = 512  # bytes of a point of a curve
 
 
-class Sweep:
+class Sweep(Generic[T]):
     """A curve being measured. `points` only grows; `error` is one line if it broke; `done` when nothing more comes."""
 
-    def __init__(self, total: int, work: Callable[[], Iterator[Point]]) -> None:
+    def __init__(self, total: int, work: Callable[[], Iterator[T]]) -> None:
         self.total = total
-        self.points: list[Point] = []
+        self.points: list[T] = []
         self.error = ""
         self.done = False
-        self._work: Iterator[Point] | None = None
+        self._work: Iterator[T] | None = None
         self._start = work
 
     def advance(self) -> None:
@@ -47,14 +49,17 @@ class Sweeper:
 
     def __init__(self) -> None:
         self._kept = Store(KEPT)
-        self._queue: list[Sweep] = []
+        self._queue: list[Sweep[Any]] = []
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._ending = False
 
-    def request(self, key: str, total: int, work: Callable[[], Iterator[Point]]) -> Sweep:
-        """The sweep under `key`, begun now if nobody has asked for it yet; it goes to the front."""
-        sweep = self._kept.get(key, lambda: Sweep(total, work), lambda s: 512 * s.total)
+    def request(self, key: str, total: int, work: Callable[[], Iterator[T]], size_bytes: int = POINT) -> Sweep[T]:
+        """The sweep under `key`, begun now if nobody has asked for it yet; it goes to the front.
+
+        size_bytes: of one point, for the memory that finished curves may take.
+        """
+        sweep: Sweep[T] = self._kept.get(key, lambda: Sweep(total, work), lambda s: size_bytes * s.total)
         with self._wake:
             if not sweep.done:
                 self._queue = [s for s in self._queue if s is not sweep] + [sweep]

@@ -31,6 +31,7 @@ frame.page(
             "channel": "channels",
             "none": "nothing",
             "norms": "re-estimate norms",
+            "fine-tuned": "fine-tune",
         },
     )
 )

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 import modelopt_core as mo
+from modelopt_core.events import Note, NotesApart, silent
 from modelopt_core.step import Knob
 
 
@@ -89,3 +90,35 @@ def test_combine_collapses_the_pool_and_leaves_it_alone():
     assert stages[-1].measurement.macs == sum(s.measurement.macs for s in stages[:2])
     assert stages[-1].measurement.score.value > 0.9
     assert all(torch.equal(a, b) for a, b in zip(before, (p for m in pool for p in m.parameters()), strict=True))
+
+
+class Talkative(mo.Transform):
+    """Says something to read and something to watch (a test's own)."""
+
+    def transform(self, model, workload, generator, report):
+        report(Note("one channel stays"))
+        report(mo.Progress("talk", 1, 1))
+        return model
+
+
+def test_a_kept_result_tells_its_notes_again():
+    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    first, again, after = [], [], []
+    result = Talkative().apply(model, w, report=first.append)
+    assert Talkative().apply(model, w, report=again.append) is result
+    assert [e for e in first if isinstance(e, Note)] == again == [Note("one channel stays")]
+    assert any(isinstance(e, mo.Progress) for e in first)
+    Noise(size=0.2).apply(result, w, report=after.append)
+    assert after == []  # notes are of a step, not of what came before it
+
+
+def test_notes_apart_keeps_checkpoints_where_the_report_does():
+    class Kept:
+        def __call__(self, event):
+            pass
+
+        def recall(self, training):
+            return training.encode()
+
+    assert NotesApart(Kept()).recall("a") == b"a"
+    assert NotesApart(silent).recall("a") is None

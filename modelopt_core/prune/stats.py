@@ -77,27 +77,35 @@ SUMS: Mapping[str, Callable[[Call], Tensor]] = {"pre": pre, "joint": joint, "gra
 Gathered = Mapping[str, Mapping[str, Tensor]]  # what -> layer -> mean, shaped like its weight
 
 
-def gather(model: nn.Module, workload: Workload, needs: Iterable[str]) -> Gathered:
-    """Means over up to 1,024 evenly spaced training examples, once per model, data and needs.
+def gather(model: nn.Module, workload: Workload, needs: Iterable[str], seed: int = 0) -> Gathered:
+    """Means over up to 1,024 training examples, once per model, data, needs and seed.
 
-    needs: names out of pre, joint, grad, square; others are not gathered from data. The model is left as it was.
+    needs: names out of pre, joint, grad, square; others are not gathered from data. seed: 0 takes examples that are
+    evenly spaced, every other one draws as many at random. The model is left as it was.
     """
     asked = set(needs)
     wanted = tuple(need for need in SUMS if need in asked)
     if not wanted:
         return {}
-    key = ("prune stats", identity.key(model), workload.data_hash, wanted, identity.CODE_VERSION)
-    return STORE.get(key, lambda: _gather(identity.clone(model), workload, wanted), _size_bytes)
+    key = ("prune stats", identity.key(model), workload.data_hash, wanted, seed, identity.CODE_VERSION)
+    at = sample(len(workload.train), seed)
+    return STORE.get(key, lambda: _gather(identity.clone(model), workload, wanted, at), _size_bytes)
 
 
-def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...]) -> Gathered:
-    """model: a private clone."""
+def sample(n: int, seed: int) -> Tensor:
+    """(k,) sorted indices of the training examples that are looked at, of n."""
+    even = torch.arange(0, n, max(1, math.ceil(n / EXAMPLES)))
+    if seed == 0:
+        return even
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: len(even)].sort().values
+
+
+def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: Tensor) -> Gathered:
+    """model: a private clone; at: (k,) the training examples to look at."""
     sums: dict[str, dict[str, Tensor]] = {need: {} for need in wanted}
     device = next(model.parameters()).device
     model.requires_grad_(True)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
-    n = len(workload.train)
-    at = torch.arange(0, n, max(1, math.ceil(n / EXAMPLES)))
     for some in at.split(BATCH):
         turns.pause(PAUSE_S)
         inputs, targets = workload.train.inputs[some].to(device), workload.train.targets[some].to(device)
