@@ -23,6 +23,8 @@ STEPS = [
     mo.Prune(scope="global", ratio=0.3),
     *(mo.Quantize(observer=o, scheme=s) for o in mo.OBSERVERS for s in ("symmetric", "affine") if mo.OBSERVERS[o][s]),
     *(mo.Quantize(rounding=r, bits=3, per="tensor") for r in mo.ROUNDINGS),
+    mo.Quantize(bits=3, per="group"),
+    mo.Quantize(bits=3, scheme="codebook"),
 ]
 COMBINES = [
     *(mo.Ensemble(rule=r, weights=(2.0, 1.0)) for r in mo.RULES),

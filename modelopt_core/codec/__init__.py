@@ -41,7 +41,7 @@ MAX_HEADER_BYTES = 2**20  # when inflated; a recipe is a few hundred
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor in the file. mode: raw, constant, sparse or grid; entropy_bytes: the bound for its payload."""
+    """One tensor in the file. mode: raw, constant, sparse, grid, codebook; entropy_bytes: the bound for its payload."""
 
     name: str
     shape: tuple[int, ...]
