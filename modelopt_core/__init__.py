@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [  # noqa: F405
-    "CRITERIA", "LOSSES", "OBSERVERS", "ROUNDINGS", "STEPS", "WORKLOADS",
-    "Combine", "Comparison", "Distill", "Estimate", "Finetune", "Gap", "Measurement", "ModelOptError", "Outputs",
-    "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split", "Stage", "Step",
-    "Transform", "Workload",
+    "CONFIDENCES", "CRITERIA", "LOSSES", "OBSERVERS", "ROUNDINGS", "RULES", "STEPS", "WORKLOADS",
+    "Cascade", "Combine", "Comparison", "Distill", "Ensemble", "Estimate", "Finetune", "Gap", "Measurement",
+    "ModelOptError", "Outputs", "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split",
+    "Stage", "Step", "Transform", "Workload",
     "baseline", "compare", "compile", "curve", "export_onnx", "from_json", "gap", "layers", "load", "measure",
     "predictions", "run", "save", "sensitivity", "soften", "to_json", "workload",
 ]  # fmt: skip

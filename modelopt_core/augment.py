@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-
-Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelopt_core import checkpoint, identity
-from modelopt_core.augment import Augment
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Keeper, Progress, Report, silent
 from modelopt_core.turns import pause
-from modelopt_core.workload import Split, Workload
+from modelopt_core.workload import Augment, Split, Workload
 
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("constant", "cosine")
 EVALUATION_BATCH = 1000

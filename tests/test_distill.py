@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from modelopt_core.cache import STORE
 from modelopt_core.distill.objective import features, layer_of, logits_on_train, objective, pooled
-from modelopt_core.models import build, scaled
+from modelopt_core.distill.student import scaled, spec_for
+from modelopt_core.models import build
 from modelopt_core.spec import Spec, spec_of
 from modelopt_core.train import TrainingError, evaluate, fit
 from modelopt_core.workload import Workload
@@ -109,7 +110,7 @@ def test_logits_on_train_are_the_teachers(digits: Workload) -> None:
 def test_the_student_is_what_was_asked_for(
     digits: Workload, teacher: str, student: str, width: float, parameters: dict[str, object]
 ) -> None:
-    spec = mo.Distill(student=student, width=width).spec(mo.baseline("digits", teacher), digits)
+    spec = spec_for(student, width, mo.baseline("digits", teacher), digits)
     assert dict(spec.arguments) == parameters
     assert build(spec)(digits.example).shape == (1, 10)
 
@@ -120,7 +121,7 @@ def test_the_student_is_what_was_asked_for(
 @pytest.mark.parametrize("width", [0.01, 0.5, 2.0])
 def test_every_architecture_has_a_width(pair: tuple[str, str], width: float) -> None:
     w, teacher = mo.workload(pair[0]), mo.baseline(*pair)
-    student = build(mo.Distill(width=width).spec(teacher, w))
+    student = build(spec_for("own", width, teacher, w))
     counts = [sum(p.numel() for p in m.parameters()) for m in (student, teacher)]
     assert (counts[0] < counts[1]) == (width < 1)
     assert student(w.example).shape == teacher(w.example).shape
@@ -128,7 +129,7 @@ def test_every_architecture_has_a_width(pair: tuple[str, str], width: float) -> 
 
 def test_a_pruned_teachers_own_student_has_its_proportions(digits: Workload) -> None:
     pruned = mo.Prune(ratio=0.5).apply(mo.baseline("digits", "cnn"), digits)
-    student = build(mo.Distill(width=0.5).spec(pruned, digits))
+    student = build(spec_for("own", 0.5, pruned, digits))
     (a, _), (b, _) = ([m for m in model.modules() if isinstance(m, nn.Conv2d)] for model in (pruned, student))
     assert b.out_channels * 2 == a.out_channels
 
@@ -148,8 +149,17 @@ def test_features_of_unlike_networks(loss: str) -> None:
 def test_a_teacher_of_the_users_own_class_can_teach(digits: Workload) -> None:
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, 10)).eval()
     assert mo.Distill(student="mlp", loss="hint", teacher_layer="1", **QUICK).apply(teacher, digits)
-    with pytest.raises(mo.ModelOptError, match=r"student=own needs a teacher that can be built again, and Sequential "):
+    with pytest.raises(mo.ModelOptError, match="own kind needs .* Sequential is none; choose student from cnn, mlp"):
         mo.Distill(**QUICK).apply(teacher, digits)
+
+
+def test_an_ensemble_can_teach(digits: Workload) -> None:
+    ensemble = mo.Ensemble().apply([mo.baseline("digits", name) for name in digits.models], digits)
+    kept = logits_on_train(ensemble, digits)
+    torch.testing.assert_close(kept[:, 0], ensemble(digits.train.inputs).detach(), atol=1e-4, rtol=1e-4)
+    assert mo.Distill(student="mlp", **QUICK).apply(ensemble, digits)
+    with pytest.raises(mo.ModelOptError, match="of one known architecture"):
+        mo.Distill(**QUICK).apply(ensemble, digits)
 
 
 def test_a_student_trained_before_is_not_trained_again(digits: Workload) -> None:

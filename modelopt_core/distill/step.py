@@ -10,16 +10,14 @@ from torch import nn
 
 from modelopt_core.distill.losses import LOSSES
 from modelopt_core.distill.objective import objective
-from modelopt_core.errors import ModelOptError, unknown
+from modelopt_core.distill.student import OWN, spec_for
+from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
-from modelopt_core.models import build, scaled
-from modelopt_core.spec import Spec, spec_of
+from modelopt_core.models import build
 from modelopt_core.step import STEPS, Knob, ModelName, Named, Transform, When
 from modelopt_core.train import fit
 from modelopt_core.workload import Workload
-from modelopt_core.zoo import ZOO
 
-OWN = "own"  # the student that is built as its teacher is
 FEATURES = tuple(name for name, entry in LOSSES.items() if "student_features" in entry["needs"])  # type: ignore[operator]
 SOFTENED = tuple(name for name, entry in LOSSES.items() if entry["softens"])
 
@@ -81,23 +79,9 @@ class Distill(Transform):
         told = ("temperature", "loss", "student_layer", "teacher_layer")
         return self.changed(alpha=0.0, **{name: type(self).model_fields[name].default for name in told})
 
-    def spec(self, teacher: nn.Module, workload: Workload) -> Spec:
-        """How the student is built, beside this teacher."""
-        if self.student != OWN:
-            if self.student not in workload.models:
-                raise unknown(f"student for {workload.name}", self.student, (OWN, *workload.models))
-            return scaled(ZOO[f"{workload.name}/{self.student}"].spec, self.width)
-        spec = spec_of(teacher)
-        if spec is None:
-            raise ModelOptError(
-                f"Distill: student={OWN} needs a teacher that can be built again, and {type(teacher).__name__} can't; "
-                f"choose from {', '.join(workload.models) or 'the models of models.ARCHITECTURES'}"
-            )
-        return scaled(spec, self.width)
-
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         seed = generator.initial_seed()
-        student = build(self.spec(model, workload), seed)
+        student = build(spec_for(self.student, self.width, model, workload), seed)
         said, told = (workload.forward(m, workload.example).logits.shape[-1] for m in (student, model))
         if said != told:
             raise ModelOptError(
