@@ -76,7 +76,7 @@ def test_eight_weights_by_hand() -> None:
     assert sizes.entropy_bytes == math.ceil(13.5)
     bias, weight = sizes.rows
     assert (bias.name, bias.shape, bias.mode, bias.floats_bytes, bias.table_bytes) == ("fc1.bias", (2,), "raw", 8, 1)
-    # table: mode, levels, flags; way to code (flat), base, length; payload: 8 log2(3) bits, the coder's last state of 32
+    # table: mode, levels, flags; flat, base, length; payload: 8 log2(3) bits and the coder's last state of 32
     assert (weight.name, weight.mode, weight.floats_bytes, weight.table_bytes) == ("fc1.weight", "grid", 4, 6)
     assert 1.5 < weight.codes_bytes <= math.ceil(8 * math.log2(3) / 8) + 4
     assert sizes.size_bytes == len(codec.encode(model)) == sum(sizes.parts.values())

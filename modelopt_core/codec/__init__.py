@@ -25,7 +25,7 @@ from modelopt_core.codec.stream import Damaged, FileError, Reader, varint
 from modelopt_core.errors import ModelOptError
 from modelopt_core.export import safetensors_bytes
 from modelopt_core.models import build
-from modelopt_core.spec import Spec, spec_of
+from modelopt_core.spec import spec_of
 
 __all__ = ["FileError", "Row", "Sizes", "decode", "encode", "load", "save", "sizes"]
 
@@ -41,9 +41,9 @@ STORED = (torch.float32, torch.int64)
 class Row:
     """One tensor in the file, in bytes.
 
-    mode: raw, constant, mask, gaps or grid; codes_bytes: coded symbols; floats_bytes: numbers as they are, which are the
-    scales and zero points of a grid, the elements of another; table_bytes: which symbols occur and how often, lengths.
-    entropy_bytes: the bound for codes and floats.
+    mode: see tensors.py; codes_bytes: coded symbols; floats_bytes: numbers as they are, which are a grid's scales and
+    zero points, or else the elements; table_bytes: which symbols occur and how often, lengths; entropy_bytes: the bound
+    for codes and floats.
     """
 
     name: str

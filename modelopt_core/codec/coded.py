@@ -14,7 +14,7 @@ NO_CODE = Code(b"")
 
 @dataclass(frozen=True)
 class Coded:
-    """A tensor's bytes. What is neither codes nor raw numbers is tables: modes, lengths, which symbols occur, how often.
+    """A tensor's bytes. What is neither codes nor raw numbers is tables: modes, lengths, how often each symbol occurs.
 
     entropy_bits: the bound for codes and raw numbers, that is the entropy of the stored symbols and the raw numbers.
     """

@@ -1,4 +1,4 @@
-"""The first part of a `.mopt` file: how to build the model, and the note that travels with it, such as recipe and score.
+"""The first part of a `.mopt` file: how to build the model, and a note, such as recipe and score.
 
 JSON, deflated against a dictionary of the words that recipes are made of, so that a recipe of ten steps takes about two
 hundred bytes. Files of version 1 have no dictionary, and their JSON may be plain.
@@ -17,7 +17,7 @@ from modelopt_core.spec import Spec
 MAX_HEADER_BYTES = 2**20  # when inflated; a recipe is a few hundred
 RAW_DEFLATE = -zlib.MAX_WBITS  # no header and no checksum of its own
 
-# Part of the format: a changed word makes every file unreadable, so a better dictionary needs a new version of the file.
+# Part of the format: a changed word makes every file unreadable, so a better dictionary is a new version of the file.
 WORDS = b"""\
 "score":{"metric":"accuracy","value":0.9,"low":0.,"high":0.,"n":10000,"how":"measured","simulated","split":"test","val"\
 "step":"Distill","temperature":1.0,"alpha":0.5,"loss":"teacher":"mnist/mlp1200docstrings/textcnndigits/cnn"\

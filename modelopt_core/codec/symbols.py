@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from modelopt_core.codec.stream import Damaged, Reader, varint
 
 Symbols = NDArray[np.int32]
-Model = constriction.stream.model.Categorical | constriction.stream.model.Uniform
 WORD = np.dtype("<u4")  # what the coder reads and writes
 FLAT, PLANES = range(2)  # first number of a code; a table begins with at least 2
 PLANE = 256
@@ -109,13 +108,13 @@ def _flat(symbols: Symbols, base: int, entropy: float) -> Code:
     return Code(varint(FLAT) + varint(base) + varint(len(payload)) + payload, len(payload), entropy)
 
 
-def _compress(symbols: Symbols, model: Model) -> bytes:
+def _compress(symbols: Symbols, model: constriction.stream.model.Model) -> bytes:
     coder = constriction.stream.stack.AnsCoder()
     coder.encode_reverse(symbols, model)
     return bytes(coder.get_compressed().astype(WORD).tobytes().rstrip(b"\0"))  # the last word is never zero
 
 
-def _decompress(reader: Reader, model: Model, n: int) -> Symbols:
+def _decompress(reader: Reader, model: constriction.stream.model.Model, n: int) -> Symbols:
     payload = reader.take(reader.varint())
     words = np.frombuffer(payload + b"\0" * (-len(payload) % WORD.itemsize), WORD).astype(np.uint32)
     coder = constriction.stream.stack.AnsCoder(words)
