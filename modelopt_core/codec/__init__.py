@@ -34,6 +34,7 @@ CHECKSUM_BYTES = 4
 MAX_FILE_BYTES = 50 * 2**20
 MAX_PARAMETERS = 2**24  # 64 MiB of float32; while reading, three times that
 INSTEAD = "use export_safetensors(model, path)"
+POINTS = ("grid", "codebook")  # modes whose floats are points, not elements
 STORED = (torch.float32, torch.int64)
 
 
@@ -72,7 +73,7 @@ class Sizes:
     @property
     def parts(self) -> dict[str, int]:
         """What the bytes are, for a stacked bar; they add up to size_bytes."""
-        grids = sum(row.floats_bytes for row in self.rows if row.mode == "grid")
+        grids = sum(row.floats_bytes for row in self.rows if row.mode in POINTS)
         parts = {
             "codes": sum(row.codes_bytes for row in self.rows),
             "scales": grids,

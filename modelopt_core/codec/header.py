@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 from modelopt_core.codec.stream import Damaged
 from modelopt_core.errors import ModelOptError
-from modelopt_core.spec import Spec
+from modelopt_core.spec import Composition, Spec
 
 MAX_HEADER_BYTES = 2**20  # when inflated; a recipe is a few hundred
 RAW_DEFLATE = -zlib.MAX_WBITS  # no header and no checksum of its own
@@ -34,16 +35,9 @@ WORDS = b"""\
 
 def encode(spec: Spec, note: Mapping[str, object]) -> bytes:
     """The header of version 2. ModelOptError for a note that JSON can't say, or that is too long."""
-    fields = {
-        "a": spec.architecture,
-        "b": dict(sorted(spec.arguments)),
-        "i": spec.input_shape,
-        "t": spec.input_dtype if spec.input_dtype != "float32" else "",
-        "k": dict(spec.kept),
-        "n": dict(note),
-    }
+    fields = {**_fields(spec), "n": dict(note)} if note else _fields(spec)
     try:
-        text = json.dumps({k: v for k, v in fields.items() if v}, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
         raise ModelOptError(
             f"the note is not JSON ({error}); use numbers, texts, lists and mappings of them"
@@ -61,15 +55,32 @@ def decode(data: bytes, version: int) -> tuple[Spec, dict[str, object]]:
     elif not data.startswith(b"{"):
         data = _inflate(data, zlib.decompressobj())
     fields = json.loads(data)
+    return _spec(fields), dict(fields.get("n", {}))
+
+
+def _fields(spec: Spec) -> dict[str, object]:
+    """The spec as JSON has it; a composite's members lie in it the same way."""
+    fields = {
+        "a": spec.architecture,
+        "b": dict(sorted(spec.arguments)),
+        "i": spec.input_shape,
+        "t": spec.input_dtype if spec.input_dtype != "float32" else "",
+        "k": dict(spec.kept),
+        "m": [_fields(member) for member in spec.members] if isinstance(spec, Composition) else (),
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _spec(fields: Mapping[str, Any]) -> Spec:
     arguments = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.get("b", {}).items()}
-    spec = Spec(
-        architecture=fields["a"],
-        arguments=tuple(sorted(arguments.items())),
-        input_shape=tuple(fields["i"]),
-        input_dtype=fields.get("t", "float32"),
-        kept=tuple(fields.get("k", {}).items()),
-    )
-    return spec, dict(fields.get("n", {}))
+    known: dict[str, Any] = {
+        "architecture": fields["a"],
+        "arguments": tuple(sorted(arguments.items())),
+        "input_shape": tuple(fields["i"]),
+        "input_dtype": fields.get("t", "float32"),
+        "kept": tuple(fields.get("k", {}).items()),
+    }
+    return Composition(**known, members=tuple(map(_spec, fields["m"]))) if "m" in fields else Spec(**known)
 
 
 def _inflate(data: bytes, inflate: zlib._Decompress) -> bytes:

@@ -1,10 +1,11 @@
-"""One tensor as bytes, in the smallest of five ways; every way gives the same bits back.
+"""One tensor as bytes, in the smallest of six ways; every way gives the same bits back.
 
 raw       the elements as they are
 constant  one element, repeated
 mask      which elements are zero, one coded bit each, then the others raw
 gaps      the coded gaps between the elements that are not zero, then these raw
 grid      the whole numbers of a quantized weight, coded, and its scales and zero points raw; see lattice.py
+codebook  the whole numbers of a quantized weight, coded, and the values that they stand for raw
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelopt_core.codec.coded import FLOAT, Coded
-from modelopt_core.codec.lattice import decode_grid, encode_grid
+from modelopt_core.codec.lattice import decode_book, decode_grid, encode_points
 from modelopt_core.codec.places import decode_gaps, decode_mask, encode_gaps, encode_mask
 from modelopt_core.codec.stream import Damaged, Reader
-from modelopt_core.grid import Grid
+from modelopt_core.grid import Codebook, Points
 
-RAW, CONSTANT, MASK, GAPS, GRID = range(5)
-MODES = ("raw", "constant", "mask", "gaps", "grid")
+RAW, CONSTANT, MASK, GAPS, GRID, BOOK = range(6)
+MODES = ("raw", "constant", "mask", "gaps", "grid", "codebook")
 
 
-def encode(tensor: Tensor, grid_codes: tuple[Tensor, Grid] | None = None) -> Coded:
+def encode(tensor: Tensor, grid_codes: tuple[Tensor, Points] | None = None) -> Coded:
     """Any tensor of 1-, 2-, 4- or 8-byte elements; grid_codes, from `grid.codes`, when it lies on a grid."""
     elements = tensor.detach().cpu().contiguous().numpy().reshape(-1)
     if grid_codes is not None and elements.dtype == FLOAT and len(elements):
-        if (coded := encode_grid(elements, *grid_codes)) is not None:
-            return _record(GRID, coded)
+        coded = encode_points(elements, *grid_codes)
+        if coded is not None:
+            return _record(BOOK if isinstance(grid_codes[1], Codebook) else GRID, coded)
     raw = elements.astype(elements.dtype.newbyteorder("<"), copy=False).tobytes()
     one = raw[: elements.itemsize]
     if len(elements) > 1 and raw == one * len(elements):
@@ -44,13 +46,15 @@ def encode(tensor: Tensor, grid_codes: tuple[Tensor, Grid] | None = None) -> Cod
     return min(tried, key=lambda coded: len(coded.data))
 
 
-def decode(reader: Reader, like: Tensor) -> tuple[Tensor, Grid | None]:
+def decode(reader: Reader, like: Tensor) -> tuple[Tensor, Points | None]:
     """The tensor of the shape and type of `like` that `encode` wrote, and the grid that it lies on."""
     kind = np.dtype(str(like.dtype).removeprefix("torch."))
     n, size = like.numel(), kind.itemsize
     mode = reader.take(1)[0]
     if mode == GRID and kind == FLOAT:
         return decode_grid(reader, like)
+    if mode == BOOK and kind == FLOAT:
+        return decode_book(reader, like)
     if mode == RAW:
         elements = np.frombuffer(reader.take(n * size), kind.newbyteorder("<"))
     elif mode == CONSTANT:
