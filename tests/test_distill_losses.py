@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from scipy.special import rel_entr, softmax
 from torch import Tensor
 
 from modelopt_core.distill.losses import LOSSES, OTHERS, LossContext
+from modelopt_core.registry import Entry
+
+Loss = Callable[[LossContext], Tensor]
 
 
 def drawn(b: int = 6, k: int = 5, seed: int = 0, temperature: float = 3.0) -> LossContext:
@@ -115,3 +120,32 @@ def test_a_constant_added_to_all_logits_changes_nothing(name: str) -> None:
     c = drawn()
     moved = LossContext(c.student + 5, c.teacher - 3, c.labels, temperature=c.temperature)
     torch.testing.assert_close(LOSSES[name](moved), LOSSES[name](c), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("features", [(1,), (3, 1), (2, 4, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 2), (1, 7), (3, 2), (5, 10)])
+@pytest.mark.parametrize("entry", list(LOSSES.values()), ids=lambda e: e.name)
+def test_contract(
+    entry: Entry[Callable[[LossContext], Tensor]], shape: tuple[int, int], features: tuple[int, ...]
+) -> None:
+    """One finite number, not negative, zero where the student is its teacher; finite gradients, whatever comes in."""
+    b, k = shape
+    draw = torch.Generator().manual_seed(0)
+    fills: list[Callable[..., Tensor]] = [
+        lambda *s: torch.randn(s, generator=draw),
+        torch.zeros,
+        lambda *s: torch.full(s, -50.0),
+    ]
+    for fill in fills:
+        labels = torch.arange(b) % k
+        student, own = fill(b, k).requires_grad_(True), fill(b, *features).requires_grad_(True)
+        context = LossContext(student, torch.randn(b, k, generator=draw) * 50, labels, own, fill(b, *features) + 1, 2.0)
+        loss = entry(context)
+        assert loss.shape == ()
+        assert torch.isfinite(loss)
+        assert loss >= 0
+        found = torch.autograd.grad(loss, (student, own), allow_unused=True)
+        assert all(torch.isfinite(g).all() for g in found if g is not None)
+        assert (found[1] is not None) == ("student_features" in entry["needs"])
+        same = replace(context, teacher=student.detach(), teacher_features=own.detach())
+        assert entry(same).item() == pytest.approx(0, abs=1e-5)
