@@ -2,20 +2,16 @@
 
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
-from pages.shared import frame, layer_table
+from pages.pruning import article, criteria, layers, ratios, removed, sensitivity
+from pages.shared import cards, frame, units
 
 
-def bars(step: mo.Prune) -> layer_table.Bars:
-    """Removed channels leave a smaller layer; removed weights leave zeros in a layer of the same shape."""
-    return layer_table.CHANNELS if step.granularity == "channel" else layer_table.WEIGHTS
-
-
-def note(step: mo.Prune, _: Measurement) -> str:
+def note(step: mo.Prune, found: Measurement) -> str:
     """Why smaller is not always faster."""
-    if step.granularity == "channel":
-        return ""
-    told = f"{step.pattern}: " if step.pattern else ""
-    return f"{told}zeros make the file smaller, not the kernel faster"
+    if step.granularity != "channel":
+        told = f"{step.pattern}: " if step.pattern else ""
+        return f"{told}zeros make the file smaller, not the kernel faster"
+    return "whole channels are gone: a smaller dense network, which every kernel runs with less work"
 
 
 frame.page(
@@ -23,7 +19,7 @@ frame.page(
         step=mo.Prune,
         knob="ratio",
         question="Where will it break? How much can go before the score falls?",
-        bars=bars,
+        bars=layers.bars,
         note=note,
         labels={
             "weight": "weights",
@@ -31,6 +27,14 @@ frame.page(
             "channel": "channels",
             "none": "nothing",
             "norms": "re-estimate norms",
+        },
+        settle=ratios.settle,
+        tabs={
+            "Layers": layers.draw,
+            "Criteria": criteria.draw,
+            "Sensitivity": sensitivity.draw,
+            "Removed": removed.draw,
+            "Article": article.draw,
         },
     )
 )

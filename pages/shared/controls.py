@@ -20,12 +20,8 @@ WIDE, CHARACTER = 11.0, 0.62  # rem: a select box, and a letter of a segmented c
 
 
 def keys(step: type[Transform]) -> dict[str, str]:
-    """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion.
-
-    Tuples (a ratio per layer) are not drawn here: they keep their defaults.
-    """
-    fields = step.model_fields.items()
-    return {name: f"{step.__name__}.{name}" for name, info in fields if typing.get_origin(info.annotation) is not tuple}
+    """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion."""
+    return {name: f"{step.__name__}.{name}" for name in step.model_fields}
 
 
 def prepare(step: type[Transform]) -> None:
@@ -49,13 +45,29 @@ def _values(step: type[Transform]) -> dict[str, Any]:
 
 def value_from(step: type[Transform], name: str, text: str) -> object:
     """A field's value from text, checked by the step itself and put on the knob's grid if it has one."""
-    value = getattr(step(**{name: text}), name)
-    if any(meta.__class__.__name__ == "Knob" for meta in step.model_fields[name].metadata):
+    info = step.model_fields[name]
+    value = getattr(step(**{name: _parts(name, text, info) if _many(info) else text}), name)
+    if any(meta.__class__.__name__ == "Knob" for meta in info.metadata):
         knob = step.knob(name)
         if not knob.low <= value <= knob.high:
             raise ModelOptError(f"{name}={text} is outside the dial, which goes from {knob.low:g} to {knob.high:g}")
         value = type(value)(round(round((value - knob.low) / knob.step) * knob.step + knob.low, 10))
     return value
+
+
+def _many(info: FieldInfo) -> bool:
+    """Is it a tuple, such as a ratio per layer? Such a field has no widget in the row of controls."""
+    return typing.get_origin(info.annotation) is tuple
+
+
+def _parts(name: str, text: str, info: FieldInfo) -> tuple[object, ...]:
+    """a,b → ("a", "b"); of a field of pairs a:1,b:2 → (("a", "1"), ("b", "2"))."""
+    parts = tuple(filter(None, text.split(",")))
+    if typing.get_origin(typing.get_args(info.annotation)[0]) is not tuple:
+        return parts
+    if wrong := [part for part in parts if not all(part.rpartition(":"))]:
+        raise ModelOptError(f"{name}={wrong[0][:80]!r} is no pair; write {name} as conv1:0.5,fc1:0.3")
+    return tuple((name, value) for name, _, value in (part.rpartition(":") for part in parts))
 
 
 def current(step: type[Transform]) -> Transform:
@@ -72,9 +84,9 @@ def reset(step: type[Transform]) -> None:
 def draw(step: type[Transform], *, but: str, labels: Mapping[str, str]) -> None:
     """One row of widgets for every field that matters now, except the Dial's. labels: a choice → on the screen."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-        for name in keys(step):
-            if name != but and step.matters(name, _values(step)):
-                _widget(step, name, step.model_fields[name], lambda choice: labels.get(str(choice), str(choice)))
+        for name, info in step.model_fields.items():
+            if name != but and not _many(info) and step.matters(name, _values(step)):
+                _widget(step, name, info, lambda choice: labels.get(str(choice), str(choice)))
 
 
 def _widget(step: type[Transform], name: str, info: FieldInfo, label: Callable[[Any], str]) -> None:

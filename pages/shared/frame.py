@@ -48,7 +48,7 @@ class Technique:
     step: the step class; knob: the field that the Dial turns; question: what Learn asks; bars: which of layer_table's
     columns shows the effect of a setting; note: an honest word on speed for a setting, empty where there is none;
     labels: names of choices on the screen where they differ from the core's; tabs: title → what draws a tab of the
-    page's own, after Layers, while it is open.
+    page's own, after Layers (or in its place), while it is open; settle: makes what the session holds fit the bench.
     """
 
     step: type[Transform]
@@ -59,6 +59,7 @@ class Technique:
     unit: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     tabs: Mapping[str, Callable[[trials.Trial], None]] = field(default_factory=dict)
+    settle: Callable[[bench.Bench], None] = lambda _: None
 
     @property
     def name(self) -> str:
@@ -93,6 +94,7 @@ def page(technique: Technique) -> None:
     """Draw a technique page."""
     controls.prepare(technique.step)
     here = bench.current()
+    technique.settle(here)
     if here.view == "present":
         st.fragment(_bar, key="bar")(technique)
     else:

@@ -1,0 +1,165 @@
+"""The tab Criteria: score against ratio of all criteria that apply, measured in the background on this model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from html import escape
+
+import streamlit as st
+
+import modelopt_core as mo
+from modelopt_core import identity
+from modelopt_core.prune import Cell, Duel, contest, duels, entrants, spreads
+from modelopt_core.prune.contest import RATIOS, SEEDS, drawn, length
+from modelopt_core.sweep import SWEEPER, Sweep
+from pages.shared import charts, units
+from pages.shared.follow import PATIENCE_S, follow
+from pages.shared.trial import Trial
+
+SUBJECT = "hebbian"  # the article's own rule: the page says where it wins and loses
+FAMILY = 5  # colours before a dash tells criteria apart
+
+
+def draw(trial: Trial) -> None:
+    """Curves on the left, what they say on the right, the numbers below."""
+    names = entrants(trial.bench.model, trial.bench.workload, _step(trial))
+    follow("criteria", partial(request, trial, names), partial(_draw, trial, names))
+
+
+def request(trial: Trial, names: Sequence[str]) -> Sweep[Cell]:
+    """The contest on the bench's model, all else as set; a training is not part of it."""
+    here, step = trial.bench, _step(trial)
+    key = identity.digest("contest", identity.key(here.model), step.model_dump_json(), here.workload.data_hash,
+                          here.runtime, here.device)  # fmt: skip
+
+    def work() -> Iterable[Cell]:
+        return contest(here.model, here.workload, step, names, runtime=here.runtime, device=here.device)
+
+    return SWEEPER.request(key, length(names), work, len(here.workload.val), PATIENCE_S)  # type: ignore[arg-type]
+
+
+def _step(trial: Trial) -> mo.Prune:
+    """The setting without the criterion and the ratio, which the contest varies."""
+    fields = mo.Prune.model_fields
+    anchored = {name: fields[name].default for name in ("criterion", "ratio")}
+    step = trial.step.changed(**anchored)
+    assert isinstance(step, mo.Prune)
+    return step.changed(recovery="norms") if step.lasts else step
+
+
+def _draw(trial: Trial, names: Sequence[str], sweep: Sweep[Cell]) -> None:
+    cells = whole_rounds(list(sweep.points), len(names))
+    if not cells:
+        return
+    chart, words = st.columns([5, 3], gap="large")
+    with chart:
+        _chart(trial, names, cells)
+    with words:
+        st.html(
+            f'<div class="mo-ask"><b>Where {SUBJECT} wins and loses</b><p>{escape(verdict(trial, cells))}</p></div>'
+        )
+        st.html(f'<p class="mo-foot">{escape(band(trial))}</p>')
+    with st.expander("The numbers"):
+        st.html(_table(trial, cells))
+
+
+def whole_rounds(cells: list[Cell], criteria: int) -> list[Cell]:
+    """Without the last ratio while it is measured: the chart is drawn anew for a whole round, not for every cell."""
+    if not cells or (cells[-1].seed == 0 and len(cells) % criteria == 0):
+        return cells
+    return [c for c in cells if (c.seed, c.ratio) != (cells[-1].seed, cells[-1].ratio)] or cells
+
+
+def _chart(trial: Trial, names: Sequence[str], cells: Sequence[Cell]) -> None:
+    fig, start = charts.figure("ratio p", trial.measurement.metric, percent="y", height=380), trial.start.score.value
+    chosen = getattr(trial.step, "criterion", "")
+    found = spreads(cells)
+    for name in sorted(found, key=lambda name: (name == chosen, name == SUBJECT)):  # what matters lies on top
+        points, at = found[name], names.index(name)
+        x, y = [0.0, *(p.ratio for p in points)], [start, *(p.mean for p in points)]
+        band = {"low": [start, *(p.low for p in points)], "high": [start, *(p.high for p in points)]}
+        several = any(p.seeds > 1 for p in points) and name in {chosen, SUBJECT, "random"}
+        charts.line(fig, name, x, y, _paint(name, chosen, at), dash=_dash(name, at),
+                    width=3.5 if name == chosen else 2.5 if name == SUBJECT else 1.5, **(band if several else {}))  # fmt: skip
+    charts.mark(fig, getattr(trial.step, "ratio", 0.0), "")
+    alt = f"Score against ratio for {', '.join(found)}; {chosen} is highlighted. The numbers are in the table below."
+    charts.draw(fig, "criteria-chart", alt)
+
+
+def _paint(name: str, chosen: str, at: int) -> str:
+    """The chosen one is the score's blue, the article's rule ink, chance grey, the others a colour each."""
+    if name == chosen:
+        return charts.colour("score")
+    return charts.colour({SUBJECT: "ink", "random": "muted"}[name]) if name in (SUBJECT, "random") else (
+        charts.categorical(at)
+    )  # fmt: skip
+
+
+def _dash(name: str, at: int) -> str:
+    return "dot" if name == "random" else "dash" if at >= FAMILY and name != SUBJECT else "solid"
+
+
+def band(trial: Trial) -> str:
+    """What the bands are, honestly."""
+    fixed = trial.bench.model_name
+    return (
+        f"Line: mean over the seeds; band: lowest to highest of {SEEDS} seeds, drawn for the chosen criterion, {SUBJECT} "
+        f"and random. The network is always {fixed} as it came: a seed decides what random draws, and which training "
+        "examples are looked at by a criterion that needs data. Criteria that look at weights only have no band. How "
+        "other trained networks would fare is not in it; `python -m benchmarks.prune` measures that."
+    )
+
+
+def verdict(trial: Trial, cells: Sequence[Cell]) -> str:
+    """Where the article's rule wins and loses, from these very cells."""
+    here = trial.bench
+    found = duels(cells, SUBJECT, here.workload.chance)
+    if not found:
+        return "Not measured yet."
+    better, worse = (_places(found, word) for word in ("better", "worse"))
+    rest = sum(not duel.verdict for duel in found)
+    return (
+        f"On these {units.whole(len(here.workload.val))} examples, at equal ratio, {SUBJECT} is better than "
+        f"{better or 'none'}, and worse than {worse or 'none'}. In {rest} of {len(found)} comparisons there is no clear "
+        "difference. Paired tests on the same examples, with Holm's correction over all of them; ratios where both "
+        "only guess are left out."
+    )
+
+
+def _places(found: Sequence[Duel], word: str) -> str:
+    """l1 (p 0.3 – 0.8), random (p 0.1, 0.5)"""
+    won = {name: [d.ratio for d in found if d.rival == name and d.verdict == word] for name in {d.rival for d in found}}
+    return ", ".join(f"{name} (p {spans(won[name])})" for name in sorted(won) if won[name])
+
+
+def spans(ratios: Sequence[float]) -> str:
+    """0.1, 0.3 – 0.5: ratios that follow each other on the grid are joined."""
+    grid, runs = sorted(RATIOS), list[list[int]]()
+    for at in sorted(map(grid.index, ratios)):
+        if runs and runs[-1][-1] == at - 1:
+            runs[-1].append(at)
+        else:
+            runs.append([at])
+    ends = [(grid[run[0]], grid[run[-1]]) for run in runs]
+    return ", ".join(f"{a:g}" if a == b else f"{a:g} {units.DASH} {b:g}" for a, b in ends)
+
+
+def _table(trial: Trial, cells: Sequence[Cell]) -> str:
+    """A row a criterion, a column a ratio: mean score, and the range over seeds where there is one."""
+    found, chosen = spreads(cells), getattr(trial.step, "criterion", "")
+    heads = "".join(f'<th class="mo-number">{ratio:g}</th>' for ratio in sorted(RATIOS))
+    rows = ""
+    for name, points in sorted(found.items(), key=lambda item: list(mo.CRITERIA).index(item[0])):
+        by = {p.ratio: p for p in points}
+        cellsof = ""
+        for ratio in sorted(RATIOS):
+            p = by.get(ratio)
+            ends = f"<br><small>{100 * p.low:.1f} {units.DASH} {100 * p.high:.1f}</small>" if p and p.seeds > 1 else ""
+            cellsof += f'<td class="mo-number">{f"{100 * p.mean:.1f}{ends}" if p else ""}</td>'
+        title = f"<b>{escape(name)}</b>" if name == chosen else escape(name)
+        rows += f"<tr><td>{title}{' <small>by seed</small>' if drawn(name) else ''}</td>{cellsof}</tr>"
+    return (
+        '<div class="mo-scroll"><table class="mo-table"><thead><tr><th>score in %, at ratio</th>'
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
