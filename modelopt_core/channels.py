@@ -8,7 +8,6 @@ joins what must go together; `narrow` cuts a copy. What the walk does not know, 
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -53,19 +52,39 @@ def rows(model: nn.Module, group: Group, of: Callable[[str], Tensor], outgoing: 
 
 def narrow(model: nn.Module, found: list[Group], keep: Mapping[str, Tensor]) -> nn.Module:
     """A copy of the model with only the kept channels. keep: group name -> sorted indices (k,), k ≥ 1."""
-    thin, gone = copy.deepcopy(model), defaultdict(list)
+    thin = copy.deepcopy(model)
+    for (layer, role, _), stays in _stays(found, keep).items():
+        _slice(thin.get_submodule(layer), role, stays.nonzero().flatten())
+    return _note(thin, found, keep)
+
+
+def narrowed(found: list[Group], keep: Mapping[str, Tensor]) -> list[Group]:
+    """The same groups, under the same names, as they lie in what `narrow` returns."""
+    moves = {side: (stays.cumsum(0) - 1, int(stays.sum())) for side, stays in _stays(found, keep).items()}
+    groups = []
+    for group in found:
+        kept, members = keep.get(group.name, torch.arange(group.size)), []
+        for member in group.members:
+            same = (torch.arange(member.length), member.length)
+            to, length = moves.get((member.layer, member.role, member.length), same)
+            members.append(replace(member, places=to[member.places[kept]], length=length))
+        groups.append(replace(group, size=len(kept), members=members))
+    return groups
+
+
+def _stays(found: list[Group], keep: Mapping[str, Tensor]) -> dict[tuple[str, str, int], Tensor]:
+    """(layer, role, length) -> (length,) bool: which rows or columns stay, of every side that loses some."""
+    stays: dict[tuple[str, str, int], Tensor] = {}
     for group in found:
         if group.name not in keep or len(keep[group.name]) == group.size:
             continue
         if group.frozen:
             raise ModelOptError(f"channels of {group.name} can't be cut: {group.frozen}; leave the layer out")
-        stays = torch.zeros(group.size, dtype=torch.bool).index_fill(0, keep[group.name], True)
-        for member in group.members:
-            gone[member.layer, member.role, member.length].append(member.places[~stays].flatten())
-    for (layer, role, length), places in gone.items():  # a layer may read several groups: all at once
-        left = torch.ones(length, dtype=torch.bool).index_fill(0, torch.cat(places), False)
-        _slice(thin.get_submodule(layer), role, left.nonzero().flatten())
-    return _note(thin, found, keep)
+        goes = torch.ones(group.size, dtype=torch.bool).index_fill(0, keep[group.name], False)
+        for member in group.members:  # a layer may read several groups: all at once
+            side = (member.layer, member.role, member.length)
+            stays.setdefault(side, torch.ones(member.length, dtype=torch.bool))[member.places[goes].flatten()] = False
+    return stays
 
 
 def cut(

@@ -34,6 +34,11 @@ class Finetune(Transform):
     lr: float = Field(1e-3, gt=0, le=1e9, title="Learning rate", description="First step size; falls to zero.")
     batch_size: int = Field(64, ge=1, le=65536, title="Batch", description="Examples per step.")
 
+    @property
+    def lasts(self) -> bool:
+        """Training does."""
+        return True
+
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         return fit(
             model,

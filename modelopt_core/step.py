@@ -158,6 +158,11 @@ class Step(BaseModel):
 class Transform(Step):
     """A step from one model to another."""
 
+    @property
+    def lasts(self) -> bool:
+        """Does it take over a second, as training does? Then it is run as a job, never while somebody waits."""
+        return False
+
     def apply(self, model: nn.Module, workload: Workload, *, seed: int = 0, report: Report = silent) -> nn.Module:
         """A new model in eval mode; `model` is bit-identical to before. The same seed gives the same result.
 

@@ -27,6 +27,7 @@ frame.page(
             "channel": "channels",
             "none": "nothing",
             "norms": "re-estimate norms",
+            "fine-tuned": "fine-tune",
         },
         settle=ratios.settle,
         tabs={

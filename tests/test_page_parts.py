@@ -129,8 +129,8 @@ def test_a_run_is_called_by_what_matters(here: bench.Bench) -> None:
     found = trial.measure(here, mo.Prune(ratio=0.3)).measurement
     said = [history.Run("", "digits", "cnn", step, found).setting for step in (
         mo.Prune(ratio=0.3), mo.Prune(ratio=0.5, granularity="n:m"), mo.Prune(frozen=("conv1",)))]  # fmt: skip
-    assert said[0] == "Prune 0.3 · l1 · channel · layer · norms"
-    assert said[1] == "Prune 0.5 · l1 · n:m · 4 · norms"
+    assert said[0] == "Prune 0.3 · l1 · channel · layer · rounds 1 · norms"
+    assert said[1] == "Prune 0.5 · l1 · n:m · size 4 · rounds 1 · norms"
     assert said[2].endswith("('conv1',)")
 
 

@@ -8,13 +8,17 @@ from torch.nn.utils import prune as torch_prune
 import modelopt_core as mo
 from modelopt_core import channels
 from modelopt_core.cache import STORE
-from modelopt_core.events import Note
-from modelopt_core.prune import CRITERIA, Plan, Scorer, prune_channels, prune_weights, sensitivity
+from modelopt_core.events import Note, Report, silent
+from modelopt_core.prune import CRITERIA, Left, Plan, Scorer, prune_channels, prune_weights, sensitivity
 from modelopt_core.prune.masks import block_means, n_of_m
 
 
 def scorer(model: nn.Module, criterion: str = "l1") -> Scorer:
     return Scorer(model, CRITERIA[criterion], torch.Generator().manual_seed(0))
+
+
+def thinner(model: nn.Module, example: torch.Tensor, plan: Plan, report: Report = silent) -> nn.Module:
+    return prune_channels(model, Left.whole(model, example), plan, scorer(model), report)[0]
 
 
 def test_l1_by_hand():
@@ -61,7 +65,7 @@ def test_global_keeps_one_channel_of_a_layer_that_would_empty():
     """fc1's rows are all but zero beside fc2's: at 60 % of 5 channels all three of fc1 would go."""
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
     said: list[object] = []
-    thin = prune_channels(net, torch.zeros(1, 2), Plan(0.99, together=True), scorer(net), said.append)
+    thin = thinner(net, torch.zeros(1, 2), Plan(0.99, together=True), said.append)
     assert [m.out_features for m in thin if isinstance(m, nn.Linear)] == [1, 1, 2]
     assert said == [Note(f"{name}: one channel stays, a layer can't be empty") for name in ("0", "2")]
 
@@ -70,7 +74,7 @@ def test_all_zero_weights_are_finite():
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     with torch.no_grad():
         net[0].weight.zero_()
-        thin = prune_channels(net, torch.zeros(1, 2), Plan(0.5, together=True), scorer(net))
+        thin = thinner(net, torch.zeros(1, 2), Plan(0.5, together=True))
     assert torch.isfinite(thin(torch.ones(1, 2))).all()
 
 
@@ -187,12 +191,12 @@ class Coupled(nn.Module):
 
 def test_coupled_layers_share_a_ratio():
     net, example = Coupled(), torch.zeros(1, 2)
-    thin = prune_channels(net, example, Plan(0.0, own={"b": 0.5}), scorer(net))
+    thin = thinner(net, example, Plan(0.0, own={"b": 0.5}))
     assert (thin.a.out_features, thin.b.out_features, thin.c.in_features) == (2, 2, 2)
     with pytest.raises(mo.ModelOptError, match="b is coupled with a, whose ratio differs; give them one"):
-        prune_channels(net, example, Plan(0.0, own={"a": 0.25, "b": 0.5}), scorer(net))
+        thinner(net, example, Plan(0.0, own={"a": 0.25, "b": 0.5}))
     with pytest.raises(mo.ModelOptError, match="channels of c can't be cut: it is the model's output"):
-        prune_channels(net, example, Plan(0.0, own={"c": 0.5}), scorer(net))
+        thinner(net, example, Plan(0.0, own={"c": 0.5}))
 
 
 @pytest.mark.parametrize("given", [{"ratios": {"conv9": 0.5}}, {"frozen": ("conv9",)}])

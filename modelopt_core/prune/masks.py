@@ -1,22 +1,23 @@
-"""From scores to what goes: single weights, n of every m, blocks, whole channels.
+"""From scores to what goes: single weights, n of every m, blocks.
 
-Everything but n:m is one choice: rank the units of a layer, or of all layers together, and take the lowest share.
+Everything but n:m is one choice: rank the units of a layer, or of all layers together, and take the lowest share. What
+went in an earlier round scores −∞, so it goes again, and a ratio is always one of the original network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import channels
-from modelopt_core.channels import Group
-from modelopt_core.errors import ModelOptError, unknown
-from modelopt_core.events import Note, Report, silent
+from modelopt_core.errors import unknown
 from modelopt_core.layers import WEIGHTED
 from modelopt_core.prune.scores import Scorer
+
+Masks = Mapping[str, Tensor]  # layer -> bool, shaped like its weight: what goes
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Plan:
     def of(self, name: str) -> float:
         """The ratio of one layer."""
         return self.own.get(name, self.ratio)
+
+    def part(self, share: float) -> Plan:
+        """The plan of a round after which `share` of all that goes is gone."""
+        return replace(self, ratio=share * self.ratio, own={name: share * ratio for name, ratio in self.own.items()})
 
 
 def lowest(scores: Tensor, ratio: float) -> Tensor:
@@ -81,14 +86,25 @@ def as_weight(matrix: Tensor, weight: Tensor) -> Tensor:
     return matrix.view(weight.movedim(1, -1).shape).movedim(-1, 1)
 
 
-def prune_weights(model: nn.Module, plan: Plan, scorer: Scorer, granularity: str = "weight", size: int = 4) -> None:
-    """Zero the lowest-scoring weights in place. granularity: weight, n:m (m = size) or block (size × size)."""
+def prune_weights(
+    model: nn.Module,
+    plan: Plan,
+    scorer: Scorer,
+    granularity: str = "weight",
+    size: int = 4,
+    gone: Masks = MappingProxyType({}),
+) -> Masks:
+    """Zero the lowest-scoring weights in place. granularity: weight, n:m (m = size) or block (size × size).
+
+    gone: what earlier rounds returned. Returns layer -> bool, shaped like its weight: what is gone now.
+    """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
     for name in plan.own:
         if name not in layers:
             raise unknown("layer", name, layers)
     weights = {name: layer.get_parameter("weight") for name, layer in layers.items() if plan.of(name) > 0}
     scores = {name: scorer.layer(name).view_as(weight) for name, weight in weights.items()}
+    scores = {name: s.masked_fill(gone[name], -torch.inf) if name in gone else s for name, s in scores.items()}
     if granularity == "weight":
         goes = choose(scores, plan)
     else:
@@ -101,59 +117,10 @@ def prune_weights(model: nn.Module, plan: Plan, scorer: Scorer, granularity: str
         goes = {name: as_weight(lying[name], weight) for name, weight in weights.items()}
     for name, weight in weights.items():
         weight.masked_fill_(goes[name], 0.0)  # not −0.0
+    return goes
 
 
 def _spread(blocks: Tensor, size: int, matrix: Tensor) -> Tensor:
     """A bool per block -> one per entry of the matrix (R, K)."""
     rows, width = matrix.shape
     return blocks.repeat_interleave(size, dim=0)[:rows].repeat_interleave(size, dim=1)[:, :width]
-
-
-def prune_channels(model: nn.Module, example: Tensor, plan: Plan, scorer: Scorer, report: Report = silent) -> nn.Module:
-    """A copy without the lowest-scoring channels. All groups are scored before any is cut; one of each stays at least.
-
-    Together, each group's scores are first divided by their mean, so that layers of different fan-in compare; unless
-    the criterion says that its scores compare as they are.
-    """
-    found = channels.groups(model, example)
-    plan = Plan(plan.ratio, plan.together, _own_of_groups(model, found, plan.own))
-    asked = [g for g in found if not g.frozen and plan.of(g.name) > 0]
-    groups = scorer.scored(asked)
-    if alone := [g.name for g in asked if g not in groups]:
-        report(Note(f"{', '.join(alone)}: left alone, {scorer.criterion.name} needs batch norm there"))
-    scores = {g.name: scorer.group(g) for g in groups}
-    if plan.together and not scorer.comparable:
-        scores = {name: s / s.mean().clamp(min=1e-12) for name, s in scores.items()}
-    keep = {}
-    for name, goes in choose(scores, plan).items():
-        keep[name] = (~goes).nonzero().flatten()
-        if goes.all():
-            keep[name] = scores[name].argmax()[None]
-            report(Note(f"{name}: one channel stays, a layer can't be empty"))
-    return channels.narrow(model, found, keep)
-
-
-def _own_of_groups(model: nn.Module, groups: list[Group], own: Mapping[str, float]) -> dict[str, float]:
-    """Group name -> its own ratio. A layer's name stands for its group; layers of one group can't differ."""
-    names = {g.name: [g] for g in groups}
-    for g in groups:
-        for maker in g.makers:
-            if maker not in names or names[maker][0].name != maker:
-                names.setdefault(maker, []).append(g)
-    for name, layer in model.named_modules():
-        if isinstance(layer, WEIGHTED):
-            names.setdefault(name, [])  # makes no channels that are followed: nothing goes
-    found: dict[str, float] = {}
-    for layer, ratio in own.items():
-        if layer not in names:
-            raise unknown("layer", layer, names)
-        why = next(
-            (g.frozen for g in names[layer] if g.frozen), "" if names[layer] else "the walk does not follow them"
-        )
-        if ratio > 0 and why:
-            raise ModelOptError(f"channels of {layer} can't be cut: {why}; take its ratio out")
-        for g in names[layer]:
-            if found.setdefault(g.name, ratio) != ratio:
-                others = ", ".join(m for m in g.makers if m != layer)
-                raise ModelOptError(f"{layer} is coupled with {others}, whose ratio differs; give them one")
-    return found

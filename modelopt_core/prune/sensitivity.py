@@ -38,13 +38,15 @@ def sensitivity(
     """For every layer that can lose something, what the score loses when it alone does; yielded one by one.
 
     step: how to prune, with the ratio to try; its frozen layers are left out. Each answer is a real
-    `Prune` of that layer, coupled layers included, so a plan that is built from these numbers gets what they say.
+    `Prune` of that layer, coupled layers included, so a plan that is built from these numbers gets what they say. It
+    is taken in one shot and before any fine-tuning.
     """
+    recovery = "norms" if step.lasts else step.recovery
     for unit in units(model, workload.example, step.granularity):
         if unit.stays or {unit.name, *unit.layers} & set(step.frozen):
             continue
         turns.pause()
-        alone = step.changed(ratio=0.0, ratios=((unit.name, step.ratio),), scope="layer")
+        alone = step.changed(ratio=0.0, ratios=((unit.name, step.ratio),), scope="layer", rounds=1, recovery=recovery)
         pruned = alone.apply(model, workload, seed=seed)
         delta = compare(model, pruned, workload, split, runtime=runtime, device=device).delta
         yield Sensitivity(unit.name, unit.layers, step.ratio, delta)

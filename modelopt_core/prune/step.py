@@ -9,14 +9,18 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.events import Note, Report
+from modelopt_core.events import Note, Progress, Report
 from modelopt_core.prune.criteria import CRITERIA
-from modelopt_core.prune.masks import Plan, prune_channels, prune_weights, stays_of
+from modelopt_core.prune.cuts import Left, prune_channels
+from modelopt_core.prune.masks import Masks, Plan, prune_weights, stays_of
+from modelopt_core.prune.rounds import Round, shares
 from modelopt_core.prune.scores import Scorer
 from modelopt_core.prune.stats import gather
 from modelopt_core.step import STEPS, Knob, Named, Transform, When
-from modelopt_core.train import reestimate_norms
+from modelopt_core.train import fit, reestimate_norms
 from modelopt_core.workload import Workload
+
+MAX_ROUNDS = 100
 
 
 @STEPS.register("Prune")
@@ -44,8 +48,26 @@ class Prune(Transform):
     scope: Annotated[Literal["layer", "global"], When("granularity", "weight", "block", "channel")] = Field(
         "layer", title="Scope", description="The same share of every layer, or the least important of all layers."
     )
-    recovery: Literal["none", "norms"] = Field(
-        "norms", title="Then", description="Re-estimate batch norm's averages on training data, or do nothing."
+    rounds: int = Field(
+        1, ge=1, le=MAX_ROUNDS, title="Rounds", description="Remove a part, recover, remove more; 1 is one shot."
+    )
+    schedule: Annotated[Literal["linear", "cubic"], When("rounds", *range(2, MAX_ROUNDS + 1))] = Field(
+        "cubic", title="Schedule", description="The same in every round, or much in the first and little in the last."
+    )
+    recovery: Literal["none", "norms", "fine-tuned"] = Field(
+        "norms",
+        title="Then",
+        description="After each round do nothing, re-estimate batch norm's averages on training data, or do that and "
+        "train for some epochs.",
+    )
+    epochs: Annotated[int, When("recovery", "fine-tuned")] = Field(
+        2, ge=1, le=1000, title="Epochs", description="Passes over the training split after each round."
+    )
+    lr: Annotated[float, When("recovery", "fine-tuned")] = Field(
+        1e-3, gt=0, le=1e9, title="Learning rate", description="First step size of each round; falls to zero."
+    )
+    batch_size: Annotated[int, When("recovery", "fine-tuned")] = Field(
+        64, ge=1, le=65536, title="Batch", description="Examples per step of training."
     )
     ratios: tuple[tuple[str, float], ...] = Field(
         (), title="Ratio per layer", description="(layer, ratio) pairs: these layers have a ratio of their own."
@@ -84,18 +106,45 @@ class Prune(Transform):
         """How much goes from where; a frozen layer has the ratio 0."""
         return Plan(self.ratio, self.scope == "global", {**dict(self.ratios), **dict.fromkeys(self.frozen, 0.0)})
 
+    @property
+    def lasts(self) -> bool:
+        """Training takes long; everything else is a matter of milliseconds."""
+        return self.recovery == "fine-tuned"
+
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         criterion, plan = CRITERIA[self.criterion], self.plan
         if not any((plan.ratio, *plan.own.values())):
             return model
-        gathered = gather(model, workload, criterion["needs"], generator.initial_seed())  # type: ignore[arg-type]
-        scorer = Scorer(model, criterion, generator, gathered)
-        if self.granularity == "channel":
-            model = prune_channels(model, workload.example, plan, scorer, report)
-        else:
-            prune_weights(model, plan, scorer, self.granularity, self.size)
-            if self.granularity == "n:m" and round(self.ratio * self.size) == self.size:
-                report(
-                    Note(f"{self.pattern}: one of every {self.size} weights stays; choose a larger size to remove more")
-                )
-        return reestimate_norms(model, workload) if self.recovery == "norms" else model
+        left = Left.whole(model, workload.example) if self.granularity == "channel" else None
+        gone: Masks = {}
+        for at, share in enumerate(shares(self.rounds, self.schedule)):
+            tell = Round(report, at, self.rounds)
+            gathered = gather(model, workload, criterion["needs"], generator.initial_seed())  # type: ignore[arg-type]
+            scorer = Scorer(model, criterion, generator, gathered)
+            if left:
+                model, left = prune_channels(model, left, plan.part(share), scorer, tell)
+            else:
+                gone = prune_weights(model, plan.part(share), scorer, self.granularity, self.size, gone)
+            model = self._recovered(model, workload, generator.initial_seed() + at, tell)
+        if self.granularity == "n:m" and round(self.ratio * self.size) == self.size:
+            report(Note(f"{self.pattern}: one of every {self.size} weights stays; choose a larger size to remove more"))
+        return model
+
+    def _recovered(self, model: nn.Module, workload: Workload, seed: int, report: Round) -> nn.Module:
+        """What follows a round."""
+        if self.recovery != "none":
+            model = reestimate_norms(model, workload)
+        if self.recovery == "fine-tuned":
+            return fit(
+                model,
+                workload,
+                epochs=self.epochs,
+                lr=self.lr,
+                batch_size=self.batch_size,
+                keep_zeros=True,
+                seed=seed,
+                report=report,
+            )
+        if self.rounds > 1:
+            report(Progress("prune", 1, 1))
+        return model

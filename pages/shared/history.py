@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from modelopt_core.measure import Measurement
-from modelopt_core.step import Transform
+from modelopt_core.step import Knob, Transform
 from pages.shared.bench import Bench
 
 BENCH_KEYS = ("workload", "model", "device", "runtime")  # the view is how one looks, not what one looks at
@@ -29,10 +29,16 @@ class Run:
 
     @property
     def setting(self) -> str:
-        """Prune 0.5 · l1 · channel · layer · norms"""
+        """Prune 0.5 · l1 · channel · layer · rounds 1 · norms"""
         fields = dict(self.step)
-        told = [str(value) for name, value in self.step if value != () and self.step.matters(name, fields)]
+        told = [self._told(name, value) for name, value in self.step if value != () and self.step.matters(name, fields)]
         return f"{self.step.name} {' · '.join(told)}"
+
+    def _told(self, name: str, value: object) -> str:
+        """The value; a number that is not the Dial's with its name."""
+        info = type(self.step).model_fields[name]
+        number = isinstance(value, int | float) and not any(isinstance(meta, Knob) for meta in info.metadata)
+        return f"{(info.title or name).lower()} {value}" if number else str(value)
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,8 @@ def _parsed(text: str, bench: Bench) -> Pin:
     workload, _, model_name = on.partition("/") if isinstance(on, str) else ("", "", "")
     one_of("workload of the pin", workload, [bench.workload.name])
     for step in steps:
-        if not isinstance(step, mo.Transform) or isinstance(step, mo.Finetune):  # training: minutes, for a link
-            raise ModelOptError(
-                f"a pin is made of quick steps on one model, as the pages release them, not {step.name}"
-            )
+        if not isinstance(step, mo.Transform) or step.lasts:  # training: minutes, for a link
+            raise ModelOptError(f"a pin is made of quick steps on one model, not {step.name} with training")
     if len(steps) > MOST_STEPS:
         raise ModelOptError(f"a pin of {len(steps)} steps is too long; at most {MOST_STEPS} are allowed")
     return Pin(one_of("model of the pin", model_name, bench.workload.models), steps)
