@@ -3,15 +3,15 @@
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
 from pages.pruning import article, criteria, layers, ratios, removed, sensitivity
-from pages.shared import cards, frame, units
+from pages.shared import frame
 
 
-def note(step: mo.Prune, found: Measurement) -> str:
+def note(step: mo.Prune, _: Measurement) -> str:
     """Why smaller is not always faster."""
-    if step.granularity != "channel":
-        told = f"{step.pattern}: " if step.pattern else ""
-        return f"{told}zeros make the file smaller, not the kernel faster"
-    return "whole channels are gone: a smaller dense network, which every kernel runs with less work"
+    if step.granularity == "channel":
+        return "smaller dense layers: less work for every kernel"
+    told = f"{step.pattern}: " if step.pattern else ""
+    return f"{told}zeros make the file smaller, not the kernel faster"
 
 
 frame.page(
@@ -29,6 +29,7 @@ frame.page(
             "norms": "re-estimate norms",
             "fine-tuned": "fine-tune",
         },
+        aside=("rounds", "schedule", "epochs", "lr", "batch_size"),
         settle=ratios.settle,
         tabs={
             "Layers": layers.draw,

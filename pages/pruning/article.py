@@ -1,4 +1,4 @@
-"""The tab Article: the example of the article behind this project, set in one click, and its call in a form that runs."""
+"""The tab Article: the example of the article behind this project in one click, and its call in a form that runs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ import modelopt_core as mo
 w = mo.workload("mnist")
 net = mo.baseline("mnist", "article")
 
-# PyTorch takes a list of (module, name of its tensor) pairs, and a class that says how
-prune.global_unstructured([(net.conv1, "weight")], pruning_method=prune.L1Unstructured, amount=0.5)
-prune.remove(net.conv1, "weight")  # the mask becomes part of the weight
+# PyTorch wants (module, name of the tensor) pairs and a class
+pairs = [(net.conv1, "weight")]
+prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.5)
+prune.remove(net.conv1, "weight")  # the mask becomes part of it
 
-# The same as a step: half of conv1, nothing of the others; the model that goes in is left as it was
-step = mo.Prune(granularity="weight", recovery="none", ratios={"conv1": 0.5}, frozen=("conv2", "fc"))
+# The same as a step: half of conv1, nothing of the others
+step = mo.Prune(
+    granularity="weight",
+    recovery="none",
+    ratios={"conv1": 0.5},
+    frozen=("conv2", "fc"),
+)
 same = step.apply(mo.baseline("mnist", "article"), w)
 
 print(torch.equal(net.conv1.weight, same.conv1.weight))
@@ -48,8 +54,9 @@ def draw(_: Trial) -> None:
     problem = missing()
     with words:
         st.html(
-            '<p class="mo-foot"><b>Half of the first convolution, by magnitude.</b> The article prunes <code>conv1</code> '
-            "of a small network (two 5×5 convolutions of 20 maps, one linear layer) on MNIST by L1, and nothing else.</p>"
+            '<p class="mo-foot"><b>Half of the first convolution, by magnitude.</b> The article prunes '
+            "<code>conv1</code> of a small network (two 5×5 convolutions of 20 maps, one linear layer) by L1, and "
+            "nothing else.</p>"
         )
         st.button("Set this example", icon=":material/play_arrow:", type="primary", key="article", on_click=apply,
                   disabled=bool(problem), help=problem or "Workload, model and step; Undo takes it back.")  # fmt: skip
@@ -57,9 +64,10 @@ def draw(_: Trial) -> None:
             st.caption(problem)
         rows = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td><td>{escape(c)}</td></tr>" for a, b, c in WRONG)
         st.html(
-            '<p class="mo-foot">Its call does not run as printed:</p><div class="mo-scroll mo-wrap"><table class="mo-table">'
-            f"<thead><tr><th>argument</th><th>printed</th><th>PyTorch wants</th></tr></thead><tbody>{rows}</tbody></table>"
-            '</div><p class="mo-foot">Its network, too, lacks the two poolings that its last layer counts on; here it has '
+            '<p class="mo-foot">Its call does not run as printed:</p>'
+            '<div class="mo-scroll mo-wrap"><table class="mo-table"><thead><tr><th>argument</th><th>printed</th>'
+            f"<th>PyTorch wants</th></tr></thead><tbody>{rows}</tbody></table></div>"
+            '<p class="mo-foot">Its network, too, lacks the two poolings that its last layer counts on; here it has '
             "them.</p>"
         )
     with code:

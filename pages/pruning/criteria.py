@@ -45,7 +45,7 @@ def _step(trial: Trial) -> mo.Prune:
     anchored = {name: fields[name].default for name in ("criterion", "ratio")}
     step = trial.step.changed(**anchored)
     assert isinstance(step, mo.Prune)
-    return step.changed(recovery="norms") if step.lasts else step
+    return step
 
 
 def _draw(trial: Trial, names: Sequence[str], sweep: Sweep[Cell]) -> None:
@@ -78,10 +78,10 @@ def _chart(trial: Trial, names: Sequence[str], cells: Sequence[Cell]) -> None:
     for name in sorted(found, key=lambda name: (name == chosen, name == SUBJECT)):  # what matters lies on top
         points, at = found[name], names.index(name)
         x, y = [0.0, *(p.ratio for p in points)], [start, *(p.mean for p in points)]
-        band = {"low": [start, *(p.low for p in points)], "high": [start, *(p.high for p in points)]}
         several = any(p.seeds > 1 for p in points) and name in {chosen, SUBJECT, "random"}
-        charts.line(fig, name, x, y, _paint(name, chosen, at), dash=_dash(name, at),
-                    width=3.5 if name == chosen else 2.5 if name == SUBJECT else 1.5, **(band if several else {}))  # fmt: skip
+        low, high = ([start, *(p.low for p in points)], [start, *(p.high for p in points)]) if several else (None, None)
+        width = 3.5 if name == chosen else 2.5 if name == SUBJECT else 1.5
+        charts.line(fig, name, x, y, _paint(name, chosen, at), low=low, high=high, dash=_dash(name, at), width=width)
     charts.mark(fig, getattr(trial.step, "ratio", 0.0), "")
     alt = f"Score against ratio for {', '.join(found)}; {chosen} is highlighted. The numbers are in the table below."
     charts.draw(fig, "criteria-chart", alt)
@@ -104,10 +104,10 @@ def band(trial: Trial) -> str:
     """What the bands are, honestly."""
     fixed = trial.bench.model_name
     return (
-        f"Line: mean over the seeds; band: lowest to highest of {SEEDS} seeds, drawn for the chosen criterion, {SUBJECT} "
-        f"and random. The network is always {fixed} as it came: a seed decides what random draws, and which training "
-        "examples are looked at by a criterion that needs data. Criteria that look at weights only have no band. How "
-        "other trained networks would fare is not in it; `python -m benchmarks.prune` measures that."
+        f"Line: mean over the seeds; band: lowest to highest of {SEEDS} seeds, drawn for the chosen criterion, "
+        f"{SUBJECT} and random. The network is always {fixed} as it came: a seed decides what random draws, and which "
+        "training examples are looked at by a criterion that needs data. Criteria that look at weights only have no "
+        "band. How other trained networks would fare is not in it; python -m benchmarks.prune measures that."
     )
 
 
@@ -120,17 +120,19 @@ def verdict(trial: Trial, cells: Sequence[Cell]) -> str:
     better, worse = (_places(found, word) for word in ("better", "worse"))
     rest = sum(not duel.verdict for duel in found)
     return (
-        f"On these {units.whole(len(here.workload.val))} examples, at equal ratio, {SUBJECT} is better than "
-        f"{better or 'none'}, and worse than {worse or 'none'}. In {rest} of {len(found)} comparisons there is no clear "
-        "difference. Paired tests on the same examples, with Holm's correction over all of them; ratios where both "
-        "only guess are left out."
+        f"On these {units.whole(len(here.workload.val))} examples, at equal ratio, {SUBJECT} is better than {better}. "
+        f"It is worse than {worse}. In {rest} of {len(found)} comparisons there is no clear difference. Paired tests "
+        "on the same examples, with Holm's correction over all of them; where both only guess, nothing is compared."
     )
 
 
 def _places(found: Sequence[Duel], word: str) -> str:
-    """l1 (p 0.3 – 0.8), random (p 0.1, 0.5)"""
-    won = {name: [d.ratio for d in found if d.rival == name and d.verdict == word] for name in {d.rival for d in found}}
-    return ", ".join(f"{name} (p {spans(won[name])})" for name in sorted(won) if won[name])
+    """random at p = 0.1, 0.3 – 0.5; than l1, l2 at 0.9 — or none"""
+    rivals: dict[str, list[str]] = {}
+    for name in sorted({duel.rival for duel in found}):
+        if ratios := [duel.ratio for duel in found if (duel.rival, duel.verdict) == (name, word)]:
+            rivals.setdefault(spans(ratios), []).append(name)
+    return "; than ".join(f"{', '.join(names)} at p = {where}" for where, names in rivals.items()) or "none"
 
 
 def spans(ratios: Sequence[float]) -> str:

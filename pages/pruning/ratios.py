@@ -71,7 +71,8 @@ def held() -> Own:
 def hold(own: Own) -> None:
     """Put it into the session, checked by the step; what is not allowed is told in one line."""
     try:
-        step = mo.Prune(ratios=own.ratios, frozen=own.frozen)
+        step = controls.current(mo.Prune).changed(ratios=own.ratios, frozen=own.frozen)
+        assert isinstance(step, mo.Prune)
     except ModelOptError as error:
         address.tell(str(error))
         return
@@ -93,18 +94,15 @@ def settle(here: Bench) -> None:
 
 def fit(own: Own, found: Sequence[Unit]) -> tuple[Own, list[str]]:
     """The part of it that these units can follow, and a line for each thing that is left out."""
-    told, known = [], set().union(*map(names_of, found)) if found else set()
-    for name in dict.fromkeys([*(name for name, _ in own.ratios), *own.frozen]):
-        if name not in known:
-            told.append(
-                f"Unknown layer {name!r:.80}; choose from {', '.join(label(u) for u in found)}. It is left out."
-            )
+    known, choices = {name for unit in found for name in names_of(unit)}, ", ".join(map(label, found))
+    given = dict.fromkeys([*dict(own.ratios), *own.frozen])
+    told = [f"Unknown layer {n!r:.80}; choose from {choices}. It is left out." for n in given if n not in known]
     for unit in found:
-        given = {ratio for name, ratio in own.ratios if name in names_of(unit)}
-        if len(given) > 1:
-            told.append(f"{label(unit)} are coupled and need one ratio, not {len(given)}. They follow the Dial.")
+        asked = {ratio for name, ratio in own.ratios if name in names_of(unit)}
+        if len(asked) > 1:
+            told.append(f"{label(unit)} are coupled and need one ratio, not {len(asked)}. They follow the Dial.")
             own = own.with_ratio(unit, None)
-        elif unit.stays and any(given):
+        elif unit.stays and any(asked):
             told.append(f"Channels of {label(unit)} can't be cut: {unit.stays}. Its ratio is left out.")
             own = own.with_ratio(unit, None)
     ratios = tuple(pair for pair in own.ratios if pair[0] in known)

@@ -62,7 +62,8 @@ def _bars(step: mo.Prune, found: Gone) -> str:
         f'<td class="mo-number">{units.percent(share)}</td></tr>'
         for name, share, kind in rows
     )
-    return f'<table class="mo-table"><thead><tr><th>removed</th><td></td><td></td></tr></thead><tbody>{body}</tbody></table>'
+    head = "<thead><tr><th>removed</th><td></td><td></td></tr></thead>"
+    return f'<table class="mo-table">{head}<tbody>{body}</tbody></table>'
 
 
 def _why(step: mo.Prune) -> str:
@@ -71,8 +72,8 @@ def _why(step: mo.Prune) -> str:
     if step.granularity == "channel":
         return (
             "A layer that loses the share p of its channels loses that share of its outputs and of its inputs: "
-            f"1 − (1 − p)² of its weights in theory, {units.percent(theory(step.ratio, 'channel'))} here. The first layer "
-            f"keeps its inputs and the last its outputs, so less goes there.{own}"
+            f"1 − (1 − p)² of its weights in theory, {units.percent(theory(step.ratio, 'channel'))} here. The first "
+            f"layer keeps its inputs, the last its outputs, and only whole channels go.{own}"
         )
     return (
         "Removed weights are zeros: biases and norms stay, every multiplication is still made, and the file shrinks "
@@ -89,7 +90,7 @@ def _curve(here: Trial, step: mo.Prune) -> None:
     formula = "1 − (1 − p)²" if step.granularity == "channel" else "p"
     theoretical = [theory(p, step.granularity) for p in grid]
     charts.line(fig, f"{formula}, theoretical", grid, theoretical, charts.colour("muted"), dash="dot")
-    charts.line(fig, "weights", x, [g.weights for _, g in found], charts.colour("ink"))
+    charts.line(fig, "weights", x, [g.weights for _, g in found], charts.colour("ink"), width=4)
     charts.line(fig, "MACs", x, [g.macs for _, g in found], charts.categorical(0))
     charts.line(fig, "bytes of the file", x, [g.size for _, g in found], charts.colour("size"))
     charts.mark(fig, step.ratio, "")

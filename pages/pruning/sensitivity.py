@@ -14,7 +14,7 @@ from modelopt_core import identity
 from modelopt_core.prune import Sensitivity, Unit
 from modelopt_core.sweep import SWEEPER, Sweep
 from pages.pruning import ratios
-from pages.shared import charts
+from pages.shared import charts, units
 from pages.shared.follow import PATIENCE_S, follow
 from pages.shared.trial import Trial
 
@@ -36,9 +36,8 @@ def draw(trial: Trial) -> None:
 
 def request(trial: Trial, layers: int) -> Sweep[Sensitivity]:
     """All layers at all ratios, the criterion and all else as set; layers' own ratios are not part of it."""
-    here, alone = trial.bench, trial.step.changed(ratio=0.0, ratios=(), frozen=(), scope="layer")
-    assert isinstance(alone, mo.Prune)
-    step = alone.changed(recovery="norms") if alone.lasts else alone
+    here, step = trial.bench, trial.step.changed(ratio=0.0, ratios=(), frozen=(), scope="layer")
+    assert isinstance(step, mo.Prune)
     key = identity.digest("sensitivity", identity.key(here.model), step.model_dump_json(), here.workload.data_hash,
                           here.runtime, here.device)  # fmt: skip
 
@@ -58,10 +57,11 @@ def _table(found: Sequence[Unit], sweep: Sweep[Sensitivity]) -> None:
     clear = [[not cells[u.name, r].low <= 0 <= cells[u.name, r].high if (u.name, r) in cells else False
               for r in columns] for u in found]  # fmt: skip
     names = [f"{ratio:g}" for ratio in columns]
-    numbers = pd.DataFrame(points, columns=names, dtype=float)
+    numbers: Any = pd.DataFrame(points, columns=names, dtype=float)
     numbers.insert(0, "layer", [ratios.label(unit) for unit in found])
+    styled = numbers.style.apply(lambda frame: _styles(frame, clear), axis=None)
     st.dataframe(
-        numbers.style.apply(lambda frame: _styles(frame, clear), axis=None).format("{:+.1f}", subset=names, na_rep=""),
+        styled.format(lambda v: f"{v:+.1f}".replace("-", units.MINUS), subset=names, na_rep=""),
         hide_index=True,
         key="sensitivity-table",
         on_select=partial(_chosen, found),
@@ -70,7 +70,7 @@ def _table(found: Sequence[Unit], sweep: Sweep[Sensitivity]) -> None:
     )
 
 
-def _styles(frame: pd.DataFrame, clear: Sequence[Sequence[bool]]) -> pd.DataFrame:
+def _styles(frame: Any, clear: Sequence[Sequence[bool]]) -> pd.DataFrame:
     """The deeper the loss, the bluer: score is blue; what may be chance is grey."""
     numbers = frame.drop(columns="layer")
     worst = max(1.0, -float(numbers.min().min())) if numbers.notna().any().any() else 1.0

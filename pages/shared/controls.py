@@ -6,7 +6,8 @@ The step's `Field(...)` lines give title, help, bounds and choices, so a field t
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import streamlit as st
@@ -81,15 +82,28 @@ def reset(step: type[Transform]) -> None:
         st.session_state[key] = step.model_fields[name].default
 
 
-def draw(step: type[Transform], *, but: str, labels: Mapping[str, str]) -> None:
-    """One row of widgets for every field that matters now, except the Dial's. labels: a choice → on the screen."""
+def draw(step: type[Transform], *, but: str, labels: Mapping[str, str], aside: Sequence[str] = ()) -> None:
+    """One row of widgets for every field that matters now, except the Dial's.
+
+    labels: a choice → on the screen; aside: fields that stand behind a button at the end of the row.
+    """
+    fields = [n for n, info in step.model_fields.items() if n != but and not _many(info)]
+    fields = [name for name in fields if step.matters(name, _values(step))]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-        for name, info in step.model_fields.items():
-            if name != but and not _many(info) and step.matters(name, _values(step)):
-                _widget(step, name, info, lambda choice: labels.get(str(choice), str(choice)))
+        for name in fields:
+            if name not in aside:
+                _widget(step, name, step.model_fields[name], labels)
+        if behind := [name for name in fields if name in aside]:
+            with st.popover("More", icon=":material/tune:", help=", ".join(map(partial(_title, step), behind))):
+                for name in behind:
+                    _widget(step, name, step.model_fields[name], labels)
 
 
-def _widget(step: type[Transform], name: str, info: FieldInfo, label: Callable[[Any], str]) -> None:
+def _title(step: type[Transform], name: str) -> str:
+    return step.model_fields[name].title or name
+
+
+def _widget(step: type[Transform], name: str, info: FieldInfo, labels: Mapping[str, str]) -> None:
     key, title, about = keys(step)[name], info.title or name, info.description or ""
     registry, annotation = step.registry(name), info.annotation
     how: dict[str, Any] = {"key": key, "persist_state": "session"}
@@ -99,7 +113,14 @@ def _widget(step: type[Transform], name: str, info: FieldInfo, label: Callable[[
         st.selectbox(title, names, help=f"{about}\n\n{entries}", width=170, **how)
     elif typing.get_origin(annotation) is Literal:
         choices = list(typing.get_args(annotation))
-        st.segmented_control(title, choices, format_func=label, required=True, help=about, **how)
+        st.segmented_control(
+            title,
+            choices,
+            format_func=lambda choice: labels.get(str(choice), str(choice)),
+            required=True,
+            help=about,
+            **how,
+        )
     elif annotation is bool:
         st.toggle(title, help=about, **how)
     else:

@@ -25,7 +25,7 @@ def follow(key: str, sweep: Callable[[], Sweep[Any]], draw: Callable[[Sweep[Any]
         if found.error:
             st.caption(found.error)
         if found.done and not was_done:
-            st.rerun(["tabs"])  # ends the polling
+            st.rerun()  # ends the polling
 
     done = sweep().done
     st.fragment(part, key=key, run_every=None if done else EVERY_S)(done)

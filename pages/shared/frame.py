@@ -47,8 +47,9 @@ class Technique:
 
     step: the step class; knob: the field that the Dial turns; question: what Learn asks; bars: which of layer_table's
     columns shows the effect of a setting; note: an honest word on speed for a setting, empty where there is none;
-    labels: names of choices on the screen where they differ from the core's; tabs: title → what draws a tab of the
-    page's own, after Layers (or in its place), while it is open; settle: makes what the session holds fit the bench.
+    labels: names of choices on the screen where they differ from the core's; aside: fields behind a button; tabs:
+    title → what draws a tab of the page's own, after Layers (or in its place), while it is open; settle: makes what
+    the session holds fit the bench.
     """
 
     step: type[Transform]
@@ -58,6 +59,7 @@ class Technique:
     note: Callable[[Any, Measurement], str]
     unit: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    aside: tuple[str, ...] = ()
     tabs: Mapping[str, Callable[[trials.Trial], None]] = field(default_factory=dict)
     settle: Callable[[bench.Bench], None] = lambda _: None
 
@@ -103,7 +105,7 @@ def page(technique: Technique) -> None:
         st.fragment(_cards, key="cards")(technique)
         with st.container(border=True, key="dial-card"):
             if here.view != "present":
-                controls.draw(technique.step, but=technique.knob, labels=technique.labels)
+                controls.draw(technique.step, but=technique.knob, labels=technique.labels, aside=technique.aside)
             done = _sweep(technique).done
             st.fragment(_dial, key="dial", run_every=None if done else POLL_S)(technique, done)
         if here.view != "present":
