@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modelopt_core import grid
 from modelopt_core.attention import FewerHeads
 from modelopt_core.errors import ModelOptError
 from modelopt_core.graph import Group, Walk
@@ -134,6 +135,8 @@ def _weight(layer: nn.Module) -> Tensor:
 
 
 def _slice(layer: nn.Module, role: str, index: Tensor) -> None:
+    if layer.__dict__.get("weight_group") and (role == "in" or isinstance(layer, nn.Embedding)):
+        grid.detach(layer)  # its groups run along the inputs, some of which go
     if role == "in" or isinstance(layer, nn.Embedding):  # an embedding's channels are its columns
         layer.weight = _cut(layer.get_parameter("weight"), 1, index)
     else:

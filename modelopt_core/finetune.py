@@ -36,7 +36,7 @@ class Finetune(Transform):
 
     @property
     def lasts(self) -> bool:
-        """Training does."""
+        """Training takes seconds to minutes."""
         return True
 
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:

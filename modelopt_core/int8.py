@@ -113,6 +113,10 @@ def _integer_weight(module: nn.Module) -> Weight | str:
     if found is None or found[1].levels not in LEVELS:
         return "its weights do not lie on an 8-bit grid"
     codes, on = found
+    if isinstance(on, grid.Codebook):
+        return "its weights share values that are not evenly spaced"
+    if on.group:
+        return "its scales change along the input, and int8 kernels sum over it"
     q, scale, zero = codes.cpu().numpy(), on.scale.cpu().numpy(), on.zero_point.cpu().numpy()
     if (zero != np.round(zero)).any():
         return "its zero point is no integer"

@@ -104,6 +104,11 @@ class Step(BaseModel):
         told = [f"{k}={v}" for k, v in self if v != fields[k].default or _annotation(fields[k], Knob)]
         return f"{self.name}({', '.join(told)})"
 
+    @property
+    def lasts(self) -> bool:
+        """Does it take over a second to apply (a training, a calibration)? Pages run such a step as a job."""
+        return False
+
     @classmethod
     def knob(cls, field: str) -> Knob:
         """The Knob of a field, or an error that names the fields that have one."""
@@ -130,7 +135,9 @@ class Step(BaseModel):
     def matters(cls, field: str, values: Mapping[str, object]) -> bool:
         """Does the field mean anything beside the other fields' values?"""
         when = _annotation(cls.model_fields[field], When)
-        return not isinstance(when, When) or values.get(when.field) in when.values
+        if not isinstance(when, When):
+            return True
+        return values.get(when.field) in when.values and cls.matters(when.field, values)
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -157,11 +164,6 @@ class Step(BaseModel):
 
 class Transform(Step):
     """A step from one model to another."""
-
-    @property
-    def lasts(self) -> bool:
-        """Does it take over a second, as training does? Then it is run as a job, never while somebody waits."""
-        return False
 
     def apply(self, model: nn.Module, workload: Workload, *, seed: int = 0, report: Report = silent) -> nn.Module:
         """A new model in eval mode; `model` is bit-identical to before. The same seed gives the same result.
@@ -200,11 +202,30 @@ class Combine(Step):
     def apply(
         self, models: Sequence[nn.Module], workload: Workload, *, seed: int = 0, report: Report = silent
     ) -> nn.Module:
-        """One new model in eval mode; the pool is bit-identical to before."""
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            result = self.combine([identity.clone(m) for m in models], workload, generator, report)
-        return identity.stamp(result.eval(), self.key(models, workload, seed))
+        """One new model in eval mode; the pool is bit-identical to before. Kept and seeded as a Transform's result."""
+        key = self.key(models, workload, seed)
+
+        def make() -> nn.Module:
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                result = self.combine([identity.clone(model) for model in models], workload, generator, report)
+            return identity.stamp(result.eval(), key)
+
+        return STORE.get(("model", key), make, _size_bytes, identity.intact)
+
+
+def keep(model: nn.Module, key: str) -> None:
+    """Put a result that was made elsewhere, as by a job, where `Transform.apply` looks before it computes.
+
+    key: what `step.key(…)` says of it.
+    """
+    STORE.get(("model", key), lambda: identity.stamp(model.eval(), key), _size_bytes, identity.intact)
+
+
+def kept(key: str) -> bool:
+    """Is the result with this key at hand, so that `Transform.apply` computes nothing?"""
+    found = STORE.peek(("model", key))
+    return found is not None and identity.intact(found)
 
 
 def explain(cls: type[Step], error: ValidationError) -> str:

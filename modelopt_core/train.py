@@ -92,7 +92,7 @@ def fit(
                 raise TrainingError(f"loss is {loss} in epoch {epoch}; choose lr below {lr:g}", best.restore(model))
             for parameter, zero in zeros:
                 parameter.data.masked_fill_(zero, 0.0)
-            clock.tick({"epoch": epoch, "loss": loss, "score": best.score})
+            clock.tick(len(inputs), {"epoch": epoch, "loss": loss, "score": best.score})
         score, loss = evaluate(model, workload, val)
         better, clock.epoch = best.offer(model, score, loss, epoch), epoch
         clock.tell(
@@ -195,17 +195,22 @@ class _Clock:
 
     def __init__(self, report: Report, total: int) -> None:
         self.report, self.total, self.step, self.epoch, self.last = report, total, 0, 0, time.monotonic()
+        self.examples = 0  # since the last report
 
-    def tick(self, values: dict[str, float]) -> None:
-        """One more batch."""
+    def tick(self, examples: int, values: dict[str, float]) -> None:
+        """One more batch, of so many examples."""
         self.step += 1
+        self.examples += examples
         if time.monotonic() - self.last >= REPORT_EVERY_S:
             self.tell(values)
 
     def tell(self, values: dict[str, float], **more: Any) -> None:
-        """Report now."""
-        self.last = time.monotonic()
-        self.report(Progress("train", self.step, self.total, values, **more))
+        """Report now, with the speed since the last report."""
+        now = time.monotonic()
+        speed = {"examples_per_s": self.examples / max(now - self.last, 1e-6)}
+        self.last, self.examples = now, 0
+        self.report(Progress("train", self.step, self.total, {**values, **speed}, **more))
+        self.last = time.monotonic()  # the report may have stood still
 
 
 def _pack(

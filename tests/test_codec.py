@@ -123,7 +123,7 @@ def test_a_weight_that_left_its_grid_is_stored_raw() -> None:
         model.fc1.weight[0, 0] += 1e-4  # type: ignore[union-attr, operator, index]
     loaded = codec.decode(codec.encode(model))
     assert same_bits(model, loaded)
-    assert grid.grid_of(loaded.fc1) is None  # type: ignore[arg-type]
+    assert grid.points_of(loaded.fc1) is None  # type: ignore[arg-type]
     assert grid.codes(loaded.fc2) is not None  # type: ignore[arg-type]
 
 

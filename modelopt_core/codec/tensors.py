@@ -1,13 +1,15 @@
-"""One tensor as bytes, in the smallest of four ways; every way gives the same bits back.
+"""One tensor as bytes, in the smallest of five ways; every way gives the same bits back.
 
 raw       the elements as they are
 constant  one element, repeated
 sparse    which elements are zero (one coded bit each, or the coded gaps between the others), then the others raw
-grid      the integers of a quantized weight, coded, with the scale and zero point of each channel raw
+grid      the integers of a quantized weight, coded, with the scale and zero point of each channel or group raw
+codebook  the integers of a quantized weight, coded, with the values that they stand for raw
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +21,11 @@ from modelopt_core.codec.stream import Damaged, Reader, varint
 from modelopt_core.codec.symbols import decode as decode_symbols
 from modelopt_core.codec.symbols import encode as encode_symbols
 from modelopt_core.codec.symbols import entropy_bits as entropy_of
-from modelopt_core.grid import Grid
+from modelopt_core.grid import Codebook, Grid, Points
 
-RAW, CONSTANT, BITS, GAPS, GRID = range(5)
-MODES = ("raw", "constant", "sparse", "sparse", "grid")
+RAW, CONSTANT, BITS, GAPS, GRID, BOOK = range(6)
+MODES = ("raw", "constant", "sparse", "sparse", "grid", "codebook")
+PER_ROW, ONE_ZERO, GROUPED = 1, 2, 4  # flags of a grid
 LONG_GAP = 255  # so many zeros, and no other element after them
 MAX_LEVELS = 2**16
 FLOAT = np.dtype("<f4")
@@ -37,11 +40,12 @@ class Coded:
     entropy_bits: float
 
 
-def encode(tensor: Tensor, grid_codes: tuple[Tensor, Grid] | None = None) -> Coded:
+def encode(tensor: Tensor, grid_codes: tuple[Tensor, Points] | None = None) -> Coded:
     """Any tensor of 1-, 2-, 4- or 8-byte elements; grid_codes, from `grid.codes`, when it lies on a grid."""
     elements = tensor.detach().cpu().contiguous().numpy().reshape(-1)
     if grid_codes is not None and elements.dtype == FLOAT and len(elements):
-        coded = _encode_grid(elements, *grid_codes)
+        codes, on = grid_codes
+        coded = _encode_book(elements, codes, on) if isinstance(on, Codebook) else _encode_grid(elements, codes, on)
         if coded is not None:
             return coded
     raw = elements.astype(elements.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -56,13 +60,15 @@ def encode(tensor: Tensor, grid_codes: tuple[Tensor, Grid] | None = None) -> Cod
     return plain
 
 
-def decode(reader: Reader, like: Tensor) -> tuple[Tensor, Grid | None]:
+def decode(reader: Reader, like: Tensor) -> tuple[Tensor, Points | None]:
     """The tensor of the shape and type of `like` that `encode` wrote, and the grid that it lies on."""
     kind = np.dtype(str(like.dtype).removeprefix("torch."))
     n, size = like.numel(), kind.itemsize
     mode = reader.take(1)[0]
     if mode == GRID and kind == FLOAT:
         return _decode_grid(reader, like)
+    if mode == BOOK and kind == FLOAT:
+        return _decode_book(reader, like)
     if mode == RAW:
         elements = np.frombuffer(reader.take(n * size), kind.newbyteorder("<"))
     elif mode == CONSTANT:
@@ -119,35 +125,70 @@ def _encode_grid(elements: NDArray[np.float32], codes: Tensor, on: Grid) -> Code
     """Codes below `levels`; `levels` for a zero off the grid, `levels + 1` for −0.0. None if bits would change."""
     scale, zero_point = (t.detach().cpu().float() for t in (on.scale, on.zero_point))
     exact = torch.equal(scale, on.scale.cpu()) and torch.equal(zero_point, on.zero_point.cpu())
-    q = codes.cpu().numpy().astype(np.int32)
-    bits = elements.view(np.uint32)
-    q.reshape(-1)[bits == 1 << 31] = on.levels + 1
-    restored = _grid_values(q, Grid(scale, zero_point, on.levels)).numpy().reshape(-1)
-    if not exact or not 2 <= on.levels <= MAX_LEVELS or (restored.view(np.uint32) != bits).any():
+    q = _all_codes(elements, codes, on.levels)
+    if not exact or not _restores(q, Grid(scale, zero_point, on.levels, on.group), elements):
         return None
-    same = bool((zero_point == zero_point[0]).all())
-    zeros = zero_point[:1] if same else zero_point
+    same = bool((zero_point == zero_point.view(-1)[0]).all())
+    zeros = zero_point.view(-1)[:1] if same else zero_point
     raw = scale.numpy().astype(FLOAT).tobytes() + zeros.numpy().astype(FLOAT).tobytes()
     code, entropy_bits = encode_symbols(q.reshape(-1))
-    head = varint(on.levels) + bytes([(len(scale) > 1) | same << 1])
+    flags = PER_ROW * (len(scale) > 1) | ONE_ZERO * same | GROUPED * bool(on.group)
+    head = varint(on.levels) + bytes([flags]) + (varint(on.group) if on.group else b"")
     return _coded(GRID, head + raw + code, entropy_bits + 8 * len(raw))
 
 
 def _decode_grid(reader: Reader, like: Tensor) -> tuple[Tensor, Grid]:
     levels, flags = reader.varint(), reader.take(1)[0]
-    if not 2 <= levels <= MAX_LEVELS or flags > 3 or like.dim() < 1:
+    if not 2 <= levels <= MAX_LEVELS or flags >= 2 * GROUPED or like.dim() < 1:
         raise Damaged(f"a grid of {levels} levels")
-    rows = len(like) if flags & 1 else 1
-    scale = np.frombuffer(reader.take(rows * FLOAT.itemsize), FLOAT)
-    zeros = np.frombuffer(reader.take((1 if flags & 2 else rows) * FLOAT.itemsize), FLOAT)
-    on = Grid(torch.tensor(scale), torch.tensor(zeros).expand(rows).clone(), levels)
-    return _grid_values(decode_symbols(reader, like.numel(), levels + 2).reshape(like.shape), on), on
+    group = reader.varint() if flags & GROUPED else 0
+    if flags & GROUPED and group < 1:
+        raise Damaged("a group of no weights")
+    runs = -(-like[0].numel() // group) if group else 1
+    shape = (len(like), runs) if group else (len(like) if flags & PER_ROW else 1,)
+    scale = np.frombuffer(reader.take(math.prod(shape) * FLOAT.itemsize), FLOAT)
+    zeros = np.frombuffer(reader.take((1 if flags & ONE_ZERO else math.prod(shape)) * FLOAT.itemsize), FLOAT)
+    spread = torch.tensor(zeros).expand(math.prod(shape)).reshape(shape).clone()
+    on = Grid(torch.tensor(scale).reshape(shape), spread, levels, group)
+    return _values(decode_symbols(reader, like.numel(), levels + 2).reshape(like.shape), on), on
 
 
-def _grid_values(q: NDArray[np.int32], on: Grid) -> Tensor:
-    """float32 values of codes (R, …), among them the two that stand for zeros off the grid."""
+def _encode_book(elements: NDArray[np.float32], codes: Tensor, on: Codebook) -> Coded | None:
+    """Codes as for a grid, and the points as they are. None if bits would change."""
+    points = on.points.detach().cpu()
+    q = _all_codes(elements, codes, on.levels)
+    if points.dtype != torch.float32 or not _restores(q, Codebook(points), elements):
+        return None
+    raw = points.numpy().astype(FLOAT).tobytes()
+    code, entropy_bits = encode_symbols(q.reshape(-1))
+    return _coded(BOOK, varint(on.levels) + raw + code, entropy_bits + 8 * len(raw))
+
+
+def _decode_book(reader: Reader, like: Tensor) -> tuple[Tensor, Codebook]:
+    levels = reader.varint()
+    if not 1 <= levels <= MAX_LEVELS:
+        raise Damaged(f"a codebook of {levels} values")
+    on = Codebook(torch.tensor(np.frombuffer(reader.take(levels * FLOAT.itemsize), FLOAT)))
+    return _values(decode_symbols(reader, like.numel(), levels + 2).reshape(like.shape), on), on
+
+
+def _all_codes(elements: NDArray[np.float32], codes: Tensor, levels: int) -> NDArray[np.int32]:
+    """The codes (R, …) with one of its own for −0.0."""
+    q = codes.cpu().numpy().astype(np.int32)
+    q.reshape(-1)[elements.view(np.uint32) == 1 << 31] = levels + 1
+    return q
+
+
+def _restores(q: NDArray[np.int32], on: Points, elements: NDArray[np.float32]) -> bool:
+    """Do the codes give every bit back?"""
+    known = 1 <= on.levels <= MAX_LEVELS
+    return known and bool((_values(q, on).numpy().reshape(-1).view(np.uint32) == elements.view(np.uint32)).all())
+
+
+def _values(q: NDArray[np.int32], on: Points) -> Tensor:
+    """float32 values of codes (R, …), among them the two that stand for zeros off the points."""
     codes = torch.from_numpy(q)
-    values = on.values(codes)
+    values = on.values(codes.clamp(max=on.levels - 1))
     values[codes == on.levels] = 0.0
     values[codes == on.levels + 1] = -0.0
     return values

@@ -31,6 +31,7 @@ from pages.shared import (
     report,
     results,
     source,
+    work,
 )
 from pages.shared import trial as trials
 from pages.shared.dial import dial
@@ -119,15 +120,17 @@ def _head(technique: Technique) -> None:
     )
 
 
-def _trial(technique: Technique) -> trials.Trial:
-    return trials.measure(bench.current(), controls.current(technique.step))
+def _trial(technique: Technique) -> trials.Trial | None:
+    """The setting, measured; None where that takes a job and none has done it."""
+    here, step = bench.current(), controls.current(technique.step)
+    return trials.measure(here, step) if work.kept(here, step) else None
 
 
 def _bar(technique: Technique) -> None:
     export = None
     with suppress(ModelOptError):  # the cards say it; the way out of this view stays
-        trial = _trial(technique)
-        export = partial(report.html, trial, technique.note(trial.step, trial.measurement))
+        if trial := _trial(technique):
+            export = partial(report.html, trial, technique.note(trial.step, trial.measurement))
     present.bar(technique.name, technique.step, controls.keys(technique.step), export)
 
 
@@ -138,6 +141,9 @@ def _sweep(technique: Technique) -> trials.Sweep:
 def _cards(technique: Technique) -> None:
     with calm(first=True):
         trial = _trial(technique)
+        if trial is None:
+            work.panel(bench.current(), controls.current(technique.step))
+            return
         note = technique.note(trial.step, trial.measurement)
         cards.draw(trial, note, big=trial.bench.view == "present", asking=_asking(technique))
         history.record(technique.name, controls.keys(technique.step), trial.bench, trial.step, trial.on_curve)
@@ -146,12 +152,12 @@ def _cards(technique: Technique) -> None:
 def _dial(technique: Technique, was_done: bool) -> None:
     with calm():
         here, step = bench.current(), controls.current(technique.step)
-        sweep, trial = _sweep(technique), _trial(technique)
+        sweep, trial, start = _sweep(technique), _trial(technique), trials.start(here)
         knob, info = technique.step.knob(technique.knob), technique.step.model_fields[technique.knob]
         key = dial_key(technique, here)
         guessed = guess.made(key) if here.view == "learn" else None
         if here.view == "learn":
-            _ask(technique, guessed, sweep, trial)
+            _ask(technique, guessed, sweep, start)
         value = getattr(step, technique.knob)
         dial(
             key,
@@ -160,7 +166,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
             high=knob.high,
             step=knob.step,
             points=curve_rows(sweep.points, value, trial),
-            baseline=percent_base(trial),
+            baseline=percent_base(start),
             label=f"{technique.name}: {info.title}. {info.description}",
             symbol=knob.symbol,
             unit=technique.unit,
@@ -182,11 +188,13 @@ def _asking(technique: Technique) -> bool:
     return here.view == "learn" and guess.made(dial_key(technique, here)) is None
 
 
-def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep, trial: trials.Trial) -> None:
+def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep, start: Measurement) -> None:
     knob = technique.step.knob(technique.knob)
     said = "The curve is measured, and hidden until you have guessed."
-    if guessed is not None:
-        said = guess.answer(guessed, sweep, trial.start, knob)
+    if not sweep.total:
+        said = "Nobody has measured it yet. Guess, then run it."
+    elif guessed is not None:
+        said = guess.answer(guessed, sweep, start, knob)
     st.html(f'<div class="mo-ask"><b>{escape(technique.question)}</b><p>{escape(said)}</p></div>')
 
 
@@ -213,17 +221,27 @@ def _released(technique: Technique, key: str) -> None:
 
 def _tabs(technique: Technique) -> None:
     with calm():
-        trial, hidden = _trial(technique), _asking(technique)
+        setting = trials.Setting(bench.current(), controls.current(technique.step))
+        trial, hidden, view = _trial(technique), _asking(technique), setting.bench.view
         drawn: dict[str, Callable[[], None]] = {
-            "Layers": lambda: layer_table.draw(trial, technique.bars(trial.step)),
-            **{title: partial(draw, trial) for title, draw in technique.tabs.items()},
-            "Examples": lambda: examples.draw(trial),
-            "Source": lambda: source.draw(trial),
-            "Numbers": lambda: results.draw(trial, technique.knob, _sweep(technique).points),
+            "Source": lambda: source.draw(setting),
+            "Numbers": lambda: results.draw(setting, technique.knob, _sweep(technique).points),
         }
-        first = "Source" if trial.bench.view == "learn" else "Layers"
-        tabs = st.tabs(list(drawn), key=f"tabs-{technique.name}-{trial.bench.view}", default=first, on_change="rerun")
-        for tab, (title, draw) in zip(tabs, drawn.items(), strict=True):
+        for title, draw in _of_a_trial(technique).items():
+            drawn[title] = partial(draw, trial) if trial else work.to_come
+        names = ["Layers", *technique.tabs, "Examples", "Source", "Numbers"]
+        first = "Source" if view == "learn" else "Layers"
+        tabs = st.tabs(names, key=f"tabs-{technique.name}-{view}", default=first, on_change="rerun")
+        for tab, title in zip(tabs, names, strict=True):
             if tab.open:
                 with tab:
-                    st.caption(cards.HIDDEN) if hidden and title not in ("Layers", "Source") else draw()
+                    st.caption(cards.HIDDEN) if hidden and title not in ("Layers", "Source") else drawn[title]()
+
+
+def _of_a_trial(technique: Technique) -> dict[str, Callable[[trials.Trial], None]]:
+    """The tabs that need a measured setting."""
+    return {
+        "Layers": lambda trial: layer_table.draw(trial, technique.bars(trial.step)),
+        **technique.tabs,
+        "Examples": examples.draw,
+    }
