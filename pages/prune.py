@@ -2,7 +2,7 @@
 
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
-from pages.pruning import article, criteria, layers, ratios, removed, sensitivity
+from pages.pruning import article, criteria, layers, ratios, recovery, removed, sensitivity
 from pages.shared import frame
 
 
@@ -26,17 +26,19 @@ frame.page(
             "block": "blocks",
             "channel": "channels",
             "none": "nothing",
-            "norms": "re-estimate norms",
+            "norms": "re-estimate",
             "fine-tuned": "fine-tune",
         },
         aside=("rounds", "schedule", "epochs", "lr", "batch_size"),
         settle=ratios.settle,
-        tabs={
+        strip=recovery.draw,
+        tabs={"Removed": removed.draw},
+        always={
             "Layers": layers.draw,
             "Criteria": criteria.draw,
             "Sensitivity": sensitivity.draw,
-            "Removed": removed.draw,
             "Article": article.draw,
         },
+        order=("Layers", "Criteria", "Sensitivity", "Removed", "Article"),
     )
 )

@@ -56,7 +56,11 @@ def test_what_does_not_fit_the_model_is_left_out_and_told() -> None:
 
 @pytest.mark.parametrize(
     ("field", "text", "value"),
-    [("ratios", "conv1:0.5,fc1:0.3", (("conv1", 0.5), ("fc1", 0.3))), ("ratios", "", ()), ("frozen", "b,a", ("a", "b"))],
+    [
+        ("ratios", "conv1:0.5,fc1:0.3", (("conv1", 0.5), ("fc1", 0.3))),
+        ("ratios", "", ()),
+        ("frozen", "b,a", ("a", "b")),
+    ],
 )
 def test_tuples_go_through_the_url(field: str, text: str, value: object) -> None:
     assert controls.value_from(mo.Prune, field, text) == value

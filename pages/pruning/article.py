@@ -10,7 +10,7 @@ import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
 from pages.shared import controls, history
 from pages.shared.bench import load_model, load_workload
-from pages.shared.trial import Trial
+from pages.shared.trial import Setting
 
 WORKLOAD, MODEL = "mnist", "article"
 FIELDS: dict[str, object] = {
@@ -48,7 +48,7 @@ WRONG = (
 )
 
 
-def draw(_: Trial) -> None:
+def draw(_: Setting) -> None:
     """Left the button and what was wrong, right the code."""
     words, code = st.columns([2, 3], gap="large")
     problem = missing()

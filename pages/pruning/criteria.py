@@ -15,21 +15,21 @@ from modelopt_core.prune.contest import RATIOS, SEEDS, drawn, length
 from modelopt_core.sweep import SWEEPER, Sweep
 from pages.shared import charts, units
 from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.trial import Trial
+from pages.shared.trial import Setting, start
 
 SUBJECT = "hebbian"  # the article's own rule: the page says where it wins and loses
 FAMILY = 5  # colours before a dash tells criteria apart
 
 
-def draw(trial: Trial) -> None:
+def draw(setting: Setting) -> None:
     """Curves on the left, what they say on the right, the numbers below."""
-    names = entrants(trial.bench.model, trial.bench.workload, _step(trial))
-    follow("criteria", partial(request, trial, names), partial(_draw, trial, names))
+    names = entrants(setting.bench.model, setting.bench.workload, _step(setting))
+    follow("criteria", partial(request, setting, names), partial(_draw, setting, names))
 
 
-def request(trial: Trial, names: Sequence[str]) -> Sweep[Cell]:
+def request(setting: Setting, names: Sequence[str]) -> Sweep[Cell]:
     """The contest on the bench's model, all else as set; a training is not part of it."""
-    here, step = trial.bench, _step(trial)
+    here, step = setting.bench, _step(setting)
     key = identity.digest("contest", identity.key(here.model), step.model_dump_json(), here.workload.data_hash,
                           here.runtime, here.device)  # fmt: skip
 
@@ -39,29 +39,29 @@ def request(trial: Trial, names: Sequence[str]) -> Sweep[Cell]:
     return SWEEPER.request(key, length(names), work, len(here.workload.val), PATIENCE_S)  # type: ignore[arg-type]
 
 
-def _step(trial: Trial) -> mo.Prune:
+def _step(setting: Setting) -> mo.Prune:
     """The setting without the criterion and the ratio, which the contest varies."""
     fields = mo.Prune.model_fields
     anchored = {name: fields[name].default for name in ("criterion", "ratio")}
-    step = trial.step.changed(**anchored)
+    step = setting.step.changed(**anchored)
     assert isinstance(step, mo.Prune)
     return step
 
 
-def _draw(trial: Trial, names: Sequence[str], sweep: Sweep[Cell]) -> None:
+def _draw(setting: Setting, names: Sequence[str], sweep: Sweep[Cell]) -> None:
     cells = whole_rounds(list(sweep.points), len(names))
     if not cells:
         return
     chart, words = st.columns([5, 3], gap="large")
     with chart:
-        _chart(trial, names, cells)
+        _chart(setting, names, cells)
     with words:
         st.html(
-            f'<div class="mo-ask"><b>Where {SUBJECT} wins and loses</b><p>{escape(verdict(trial, cells))}</p></div>'
+            f'<div class="mo-ask"><b>Where {SUBJECT} wins and loses</b><p>{escape(verdict(setting, cells))}</p></div>'
         )
-        st.html(f'<p class="mo-foot">{escape(band(trial))}</p>')
+        st.html(f'<p class="mo-foot">{escape(band(setting))}</p>')
     with st.expander("The numbers"):
-        st.html(_table(trial, cells))
+        st.html(_table(setting, cells))
 
 
 def whole_rounds(cells: list[Cell], criteria: int) -> list[Cell]:
@@ -71,18 +71,19 @@ def whole_rounds(cells: list[Cell], criteria: int) -> list[Cell]:
     return [c for c in cells if (c.seed, c.ratio) != (cells[-1].seed, cells[-1].ratio)] or cells
 
 
-def _chart(trial: Trial, names: Sequence[str], cells: Sequence[Cell]) -> None:
-    fig, start = charts.figure("ratio p", trial.measurement.metric, percent="y", height=380), trial.start.score.value
-    chosen = getattr(trial.step, "criterion", "")
+def _chart(setting: Setting, names: Sequence[str], cells: Sequence[Cell]) -> None:
+    fig = charts.figure("ratio p", setting.bench.workload.metric, percent="y", height=380)
+    whole = start(setting.bench).score.value
+    chosen = getattr(setting.step, "criterion", "")
     found = spreads(cells)
     for name in sorted(found, key=lambda name: (name == chosen, name == SUBJECT)):  # what matters lies on top
         points, at = found[name], names.index(name)
-        x, y = [0.0, *(p.ratio for p in points)], [start, *(p.mean for p in points)]
+        x, y = [0.0, *(p.ratio for p in points)], [whole, *(p.mean for p in points)]
         several = any(p.seeds > 1 for p in points) and name in {chosen, SUBJECT, "random"}
-        low, high = ([start, *(p.low for p in points)], [start, *(p.high for p in points)]) if several else (None, None)
+        low, high = ([whole, *(p.low for p in points)], [whole, *(p.high for p in points)]) if several else (None, None)
         width = 3.5 if name == chosen else 2.5 if name == SUBJECT else 1.5
         charts.line(fig, name, x, y, _paint(name, chosen, at), low=low, high=high, dash=_dash(name, at), width=width)
-    charts.mark(fig, getattr(trial.step, "ratio", 0.0), "")
+    charts.mark(fig, getattr(setting.step, "ratio", 0.0), "")
     alt = f"Score against ratio for {', '.join(found)}; {chosen} is highlighted. The numbers are in the table below."
     charts.draw(fig, "criteria-chart", alt)
 
@@ -100,9 +101,9 @@ def _dash(name: str, at: int) -> str:
     return "dot" if name == "random" else "dash" if at >= FAMILY and name != SUBJECT else "solid"
 
 
-def band(trial: Trial) -> str:
+def band(setting: Setting) -> str:
     """What the bands are, honestly."""
-    fixed = trial.bench.model_name
+    fixed = setting.bench.model_name
     return (
         f"Line: mean over the seeds; band: lowest to highest of {SEEDS} seeds, drawn for the chosen criterion, "
         f"{SUBJECT} and random. The network is always {fixed} as it came: a seed decides what random draws, and which "
@@ -111,9 +112,9 @@ def band(trial: Trial) -> str:
     )
 
 
-def verdict(trial: Trial, cells: Sequence[Cell]) -> str:
+def verdict(setting: Setting, cells: Sequence[Cell]) -> str:
     """Where the article's rule wins and loses, from these very cells."""
-    here = trial.bench
+    here = setting.bench
     found = duels(cells, SUBJECT, here.workload.chance)
     if not found:
         return "Not measured yet."
@@ -147,9 +148,9 @@ def spans(ratios: Sequence[float]) -> str:
     return ", ".join(f"{a:g}" if a == b else f"{a:g} {units.DASH} {b:g}" for a, b in ends)
 
 
-def _table(trial: Trial, cells: Sequence[Cell]) -> str:
+def _table(setting: Setting, cells: Sequence[Cell]) -> str:
     """A row a criterion, a column a ratio: mean score, and the range over seeds where there is one."""
-    found, chosen = spreads(cells), getattr(trial.step, "criterion", "")
+    found, chosen = spreads(cells), getattr(setting.step, "criterion", "")
     heads = "".join(f'<th class="mo-number">{ratio:g}</th>' for ratio in sorted(RATIOS))
     rows = ""
     for name, points in sorted(found.items(), key=lambda item: list(mo.CRITERIA).index(item[0])):

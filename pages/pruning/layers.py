@@ -9,8 +9,8 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.prune import Unit
 from pages.pruning import ratios
-from pages.shared import layer_table
-from pages.shared.trial import Trial
+from pages.shared import layer_table, work
+from pages.shared.trial import Setting, Trial
 
 
 def bars(step: mo.Prune) -> layer_table.Bars:
@@ -18,20 +18,22 @@ def bars(step: mo.Prune) -> layer_table.Bars:
     return layer_table.CHANNELS if step.granularity == "channel" else layer_table.WEIGHTS
 
 
-def draw(trial: Trial) -> None:
+def draw(setting: Setting) -> None:
     """Left what is left of each layer, right what the user says about it."""
-    assert isinstance(trial.step, mo.Prune)
+    here, step = setting.bench, setting.step
+    assert isinstance(step, mo.Prune)
     left, right = st.columns([5, 3], gap="large")
     with left:
-        layer_table.draw(trial, bars(trial.step))
+        layer_table.draw(setting, bars(step)) if isinstance(setting, Trial) else work.to_come()
     with right:
-        ratios.edit(trial.bench, trial.step.granularity)
-        _stays(trial, [unit for unit in ratios.units_of(trial.bench, trial.step.granularity) if unit.stays])
+        ratios.edit(here, step.granularity)
+        notes = setting.notes if isinstance(setting, Trial) else ()
+        _stays(notes, [unit for unit in ratios.units_of(here, step.granularity) if unit.stays])
 
 
-def _stays(trial: Trial, units: list[Unit]) -> None:
+def _stays(notes: tuple[str, ...], units: list[Unit]) -> None:
     """What was done otherwise than asked, and what could not be cut at all."""
-    lines = [*trial.notes, *(f"{ratios.label(unit)}: left alone, {unit.stays}" for unit in units)]
+    lines = [*notes, *(f"{ratios.label(unit)}: left alone, {unit.stays}" for unit in units)]
     if lines:
-        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-        st.html(f'<div class="mo-foot mo-stays"><b>What stays, and why</b><ul>{items}</ul></div>')
+        told = "".join(f"<br>{escape(line)}" for line in lines)
+        st.html(f'<p class="mo-foot"><b>What stays, and why</b>{told}</p>')

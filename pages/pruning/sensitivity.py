@@ -16,27 +16,27 @@ from modelopt_core.sweep import SWEEPER, Sweep
 from pages.pruning import ratios
 from pages.shared import charts, units
 from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.trial import Trial
+from pages.shared.trial import Setting
 
 RATIOS = (0.5, 0.1, 0.9, 0.3, 0.7)  # coarse to fine
 DEEPEST = 0.55  # opacity of the largest loss: the number on it stays readable
 
 
-def draw(trial: Trial) -> None:
+def draw(setting: Setting) -> None:
     """A table whose cells are coloured by the loss; a click gives that layer that ratio."""
-    assert isinstance(trial.step, mo.Prune)
-    found = [unit for unit in ratios.units_of(trial.bench, trial.step.granularity) if not unit.stays]
+    assert isinstance(setting.step, mo.Prune)
+    found = [unit for unit in ratios.units_of(setting.bench, setting.step.granularity) if not unit.stays]
     st.html(
         '<p class="mo-foot">Change of the score in points when <b>one layer alone</b> loses this share, with all that '
         "is coupled to it. Each cell is a real prune, measured. Grey: the interval holds zero. "
         "<b>Click a cell</b> to give that layer that ratio; Undo takes it back.</p>"
     )
-    follow("sensitivity", partial(request, trial, len(found)), partial(_table, found))
+    follow("sensitivity", partial(request, setting, len(found)), partial(_table, found))
 
 
-def request(trial: Trial, layers: int) -> Sweep[Sensitivity]:
+def request(setting: Setting, layers: int) -> Sweep[Sensitivity]:
     """All layers at all ratios, the criterion and all else as set; layers' own ratios are not part of it."""
-    here, step = trial.bench, trial.step.changed(ratio=0.0, ratios=(), frozen=(), scope="layer")
+    here, step = setting.bench, setting.step.changed(ratio=0.0, ratios=(), frozen=(), scope="layer")
     assert isinstance(step, mo.Prune)
     key = identity.digest("sensitivity", identity.key(here.model), step.model_dump_json(), here.workload.data_hash,
                           here.runtime, here.device)  # fmt: skip
