@@ -25,8 +25,8 @@ __all__ = [  # noqa: F405
     "Cascade", "Combine", "Comparison", "Ensemble", "Estimate", "Finetune", "Measurement", "ModelOptError", "Outputs",
     "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split", "Stage", "Step",
     "Transform", "Workload",
-    "baseline", "compare", "compile", "curve", "export_onnx", "from_json", "layers", "load", "measure", "predictions",
-    "run", "save", "sensitivity", "to_json", "workload",
+    "baseline", "compare", "compile", "curve", "export_onnx", "export_safetensors", "from_json", "layers", "load",
+    "measure", "predictions", "provenance", "run", "save", "sensitivity", "to_json", "workload",
 ]  # fmt: skip
 
 

@@ -237,6 +237,11 @@ def test_workload(name):
         assert ((said.confidence >= 0) & (said.confidence <= 1)).all()
         assert said.scores.mean() > w.chance + 0.3
     assert set(w.models) == {full.split("/")[1] for full in ZOO if full.startswith(f"{name}/")}
+    varied, same = (w.augment(w.train.inputs[:5], generator(seed)) for seed in (1, 1))  # type: ignore[misc]
+    assert varied.shape == w.train.inputs[:5].shape
+    assert varied.dtype == w.train.inputs.dtype
+    assert torch.equal(varied, same)
+    assert not torch.equal(varied, w.train.inputs[:5])
     assert w.show is not None
     assert w.show("val", 0) is not None
 
