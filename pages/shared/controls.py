@@ -14,8 +14,8 @@ import streamlit as st
 from pydantic.fields import FieldInfo
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.step import Transform
-from pages.shared import address
+from modelopt_core.step import ModelName, Transform
+from pages.shared import address, bench
 
 WIDE, CHARACTER = 11.0, 0.62  # rem: a select box, and a letter of a segmented control, for the row's widths
 
@@ -121,6 +121,10 @@ def _widget(step: type[Transform], name: str, info: FieldInfo, labels: Mapping[s
             help=about,
             **how,
         )
+    elif own := next((mark.own for mark in info.metadata if isinstance(mark, ModelName)), ""):
+        st.selectbox(title, (own, *bench.current().workload.models), help=about, width=130, **how)
+    elif annotation is str:
+        st.text_input(title, help=about, width=150, **how)
     elif annotation is bool:
         st.toggle(title, help=about, **how)
     else:

@@ -16,6 +16,7 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.errors import ModelOptError
+from modelopt_core.estimate import Estimate
 from modelopt_core.measure import Measurement
 from modelopt_core.step import Transform
 from pages.shared import (
@@ -51,7 +52,7 @@ class Technique:
     labels: names of choices on the screen where they differ from the core's; aside: fields behind a button; tabs:
     title → what draws a tab of the page's own while it is open; always: such tabs that need no measured setting;
     order: of Layers and these, if not as they come; settle: makes what the session holds fit the bench; strip: what
-    stands below the Dial in every view, unless Learn still asks.
+    stands below the Dial in every view, unless Learn still asks; reference: a score that the curve is compared with.
     """
 
     step: type[Transform]
@@ -67,6 +68,7 @@ class Technique:
     order: tuple[str, ...] = ()
     settle: Callable[[bench.Bench], None] = lambda _: None
     strip: Callable[[trials.Setting], None] | None = None
+    reference: Callable[[trials.Setting], tuple[Estimate, str] | None] = lambda _: None
 
     @property
     def name(self) -> str:
@@ -178,6 +180,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
             height=HEIGHTS[here.view],
             question=PLACE if here.view == "learn" else None,
             progress=None if sweep.done else (len(sweep.points), sweep.total),
+            reference=technique.reference(trials.Setting(here, step)),
             on_release=lambda: _released(technique, key),
         )
         if sweep.error:

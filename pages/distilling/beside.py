@@ -1,0 +1,33 @@
+"""The same student without a teacher: what the page compares with, and what was measured of it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import modelopt_core as mo
+from modelopt_core.distill import OWN
+from modelopt_core.estimate import Estimate
+from pages.shared import controls, work
+from pages.shared.bench import Bench
+from pages.shared.trial import Setting
+
+KNOB = "temperature"
+
+
+def settle(here: Bench) -> None:
+    """A student that this workload does not have becomes one of the teacher's own kind."""
+    key = controls.keys(mo.Distill)["student"]
+    if st.session_state[key] not in (OWN, *here.workload.models):
+        st.session_state[key] = OWN
+
+
+def reference(setting: Setting) -> tuple[Estimate, str] | None:
+    """Its score on val over the seeds that were run, as a band behind the curve; None where nobody has run it."""
+    here, step = setting.bench, setting.step
+    assert isinstance(step, mo.Distill)
+    known = work.curve(here, step.alone, KNOB).points
+    found = next((p.measurement for p in known if p.value == step.alone.temperature), None)
+    if found is None and work.kept(here, step.alone):
+        model = work.apply(step.alone, here.model, here.workload)
+        found = mo.measure(model, here.workload, runtime=here.runtime, device=here.device, baseline=here.model)
+    return (found.score, "without a teacher") if found else None
