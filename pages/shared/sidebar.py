@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.step import STEPS
-from pages.shared import bench, controls, guess, history, pin
+from pages.shared import bench, controls, guess, history, pin, work_list
 from pages.shared.copy_link import copy_link
 
 
@@ -27,6 +27,7 @@ def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> No
             )  # fmt: skip
             step = STEPS[page.title].function if page.title in STEPS else None
             st.fragment(_buttons, key="history")(page.title, step)
+            work_list.draw({member.title: member for members in pages.values() for member in members})
             copy_link("copy-link")
             _pinned(here)
 
