@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [  # noqa: F405
-    "CRITERIA", "OBSERVERS", "ROUNDINGS", "STEPS", "WORKLOADS",
-    "Combine", "Comparison", "Estimate", "Finetune", "Measurement", "ModelOptError", "Outputs", "Point", "Predictions",
-    "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split", "Stage", "Step", "Transform", "Workload",
+    "CONFIDENCES", "CRITERIA", "OBSERVERS", "ROUNDINGS", "RULES", "STEPS", "WORKLOADS",
+    "Cascade", "Combine", "Comparison", "Ensemble", "Estimate", "Finetune", "Measurement", "ModelOptError", "Outputs",
+    "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split", "Stage", "Step",
+    "Transform", "Workload",
     "baseline", "compare", "compile", "curve", "export_onnx", "from_json", "layers", "load", "measure", "predictions",
     "run", "save", "sensitivity", "to_json", "workload",
 ]  # fmt: skip

@@ -2,7 +2,9 @@
 """The public names of the package, gathered. Users write `import modelopt_core as mo`; see the package's docstring."""
 
 import modelopt_core.workloads  # registers them
+from modelopt_core.cascade import CONFIDENCES, Cascade
 from modelopt_core.codec import load, save
+from modelopt_core.ensemble import RULES, Ensemble
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate
 from modelopt_core.events import Progress

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from modelopt_core import atomic
+from modelopt_core.composite import Composite
 from modelopt_core.errors import ModelOptError
 from modelopt_core.spec import spec_of
 from modelopt_core.workload import Workload
@@ -46,6 +47,11 @@ def export_onnx(model: nn.Module, workload: Workload, path: str | Path) -> Path:
 
 def onnx_graph(model: nn.Module, example: Tensor) -> onnx.ModelProto:
     """`onnx_bytes` before serialisation. A model with a spec reuses the graph of the last model of its kind."""
+    if isinstance(model, Composite) and model.skips:
+        raise ModelOptError(
+            f"{model.called} chooses for every example which model runs, but an ONNX graph runs all of it; "
+            "export the models one by one, or keep it whole with save"
+        )
     spec = spec_of(model)
     if spec is None or _has_hooks(model):
         return _filled(_trace(model, example), model)

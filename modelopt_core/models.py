@@ -10,6 +10,7 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -21,12 +22,13 @@ from torch.overrides import TorchFunctionMode
 from modelopt_core import channels
 from modelopt_core.errors import ModelOptError
 from modelopt_core.registry import Registry
-from modelopt_core.spec import Spec
+from modelopt_core.spec import Composition, Spec
 
 ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry("architecture")
 
 MAX_PARAMETERS = 2**26  # 256 MiB of float32: what a file may expand to
 MAX_SIZES = 64  # numbers in one argument, hence layers
+MAX_MEMBERS = 64  # models in one composite, however deep
 
 
 def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn.Module:
@@ -36,6 +38,8 @@ def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn
     is neither read nor written. They are counted on the meta device first, so that a hostile spec costs no memory.
     Raises ModelOptError for an unknown architecture and for arguments that it does not take.
     """
+    if isinstance(spec, Composition):
+        return _build_composite(spec, seed, max_parameters)
     entry = ARCHITECTURES[spec.architecture]
     arguments = dict(spec.arguments)
     try:
@@ -54,6 +58,33 @@ def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn
         model = channels.cut_to(model, spec.example, dict(spec.kept))
     model.__dict__["spec"] = spec
     return model.eval()
+
+
+def _build_composite(spec: Composition, seed: int, max_parameters: int) -> nn.Module:
+    """The members, each within what the earlier ones left of `max_parameters`, and the whole around them."""
+    from modelopt_core.composite import compose
+
+    for technique in ("ensemble", "cascade"):
+        import_module(f"modelopt_core.{technique}")  # it registers its composites
+    if not 1 <= (n := _leaves(spec)) <= MAX_MEMBERS:
+        raise ModelOptError(f"a composite of {n:,} models; allowed are 1 to {MAX_MEMBERS}")
+    members, left = [], max_parameters
+    for member in spec.members:
+        members.append(build(member, seed, left))
+        left -= sum(p.numel() for p in members[-1].parameters())
+    try:
+        whole: nn.Module = compose(spec.architecture, members, **dict(spec.arguments))  # type: ignore[arg-type]
+    except TypeError as error:
+        reason = str(error)[:160]
+        raise ModelOptError(f"composite {spec.architecture!r} does not take {dict(spec.arguments)}: {reason}") from None
+    if spec.kept:
+        whole = channels.cut_to(whole, spec.example, dict(spec.kept))
+    whole.__dict__["spec"] = spec
+    return whole.eval()
+
+
+def _leaves(spec: Spec) -> int:
+    return sum(map(_leaves, spec.members)) if isinstance(spec, Composition) else 1
 
 
 def initialise(model: nn.Module, generator: torch.Generator) -> None:

@@ -202,11 +202,16 @@ class Combine(Step):
     def apply(
         self, models: Sequence[nn.Module], workload: Workload, *, seed: int = 0, report: Report = silent
     ) -> nn.Module:
-        """One new model in eval mode; the pool is bit-identical to before."""
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            result = self.combine([identity.clone(m) for m in models], workload, generator, report)
-        return identity.stamp(result.eval(), self.key(models, workload, seed))
+        """One new model in eval mode; the pool is bit-identical to before. Kept and seeded as a Transform's result."""
+        key = self.key(models, workload, seed)
+
+        def make() -> nn.Module:
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                result = self.combine([identity.clone(model) for model in models], workload, generator, report)
+            return identity.stamp(result.eval(), key)
+
+        return STORE.get(("model", key), make, _size_bytes, identity.intact)
 
 
 def keep(model: nn.Module, key: str) -> None:

@@ -23,9 +23,8 @@ from modelopt_core import checkpoint, identity
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Keeper, Progress, Report, silent
 from modelopt_core.turns import pause
-from modelopt_core.workload import Split, Workload
+from modelopt_core.workload import Augment, Split, Workload
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("constant", "cosine")
 EVALUATION_BATCH = 1000
 REPORT_EVERY_S = 0.5  # a person who waits sees something move

@@ -19,6 +19,7 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.registry import Registry
 
 SPLITS = ("train", "val", "test")
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,7 @@ class Workload(ABC):
     data_hash: str  # sha256 over everything in the three splits
     note: str = ""  # what the page says about where the data came from
     show: Callable[[str, int], object] | None = None  # (split, index) -> (h, w) array in [0, 1] or str
+    augment: Augment | None = None  # varies inputs (b, *shape) in ways that leave their answers what they are
 
     @property
     def example(self) -> Tensor:

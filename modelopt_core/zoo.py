@@ -70,6 +70,19 @@ ZOO = {
     "mnist/mlp1200": Training(
         Spec("mlp", (("sizes", (784, 1200, 1200, 10)),), IMAGE), epochs=12, lr=1e-3, batch_size=256, jitter=2
     ),
+    # The first stage of a cascade: quick, right on what is easy, unsure about the rest.
+    "mnist/mlp30": Training(Spec("mlp", (("sizes", (784, 30, 10)),), IMAGE), epochs=30, lr=3e-3, batch_size=128),
+    **{  # the members of a deep ensemble: one recipe, five seeds
+        f"mnist/lenet300-{seed}": Training(
+            Spec("mlp", (("sizes", (784, 300, 100, 10)),), IMAGE),
+            epochs=30,
+            lr=1e-3,
+            batch_size=128,
+            jitter=1,
+            seed=seed,
+        )
+        for seed in (1, 2, 3, 4)
+    },
     "mnist/article": Training(Spec("article", (), IMAGE), epochs=10, lr=2e-3, batch_size=128, jitter=1),
     "docstrings/bag": Training(
         Spec("bag", (("classes", 7), ("hidden", 64)), TEXT, "int64"),

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -25,7 +26,7 @@ from modelopt_core.codec import tensors
 from modelopt_core.codec.stream import Damaged, FileError, Reader, varint
 from modelopt_core.errors import ModelOptError
 from modelopt_core.models import build
-from modelopt_core.spec import Spec, spec_of
+from modelopt_core.spec import Composition, Spec, spec_of
 
 __all__ = ["FileError", "Row", "Sizes", "decode", "encode", "load", "save", "sizes"]
 
@@ -163,16 +164,9 @@ def _decode(data: bytes) -> nn.Module:
 
 
 def _header(spec: Spec, note: Mapping[str, object]) -> bytes:
-    fields = {
-        "a": spec.architecture,
-        "b": dict(sorted(spec.arguments)),
-        "i": spec.input_shape,
-        "t": spec.input_dtype if spec.input_dtype != "float32" else "",
-        "k": dict(spec.kept),
-        "n": dict(note),
-    }
+    fields = {**_fields(spec), "n": dict(note)} if note else _fields(spec)
     try:
-        text = json.dumps({k: v for k, v in fields.items() if v}, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
         raise ModelOptError(
             f"the note is not JSON ({error}); use numbers, texts, lists and mappings of them"
@@ -182,6 +176,31 @@ def _header(spec: Spec, note: Mapping[str, object]) -> bytes:
     return min(text, zlib.compress(text, 9), key=len)
 
 
+def _fields(spec: Spec) -> dict[str, object]:
+    """The spec as JSON has it; a composite's members lie in it the same way."""
+    fields = {
+        "a": spec.architecture,
+        "b": dict(sorted(spec.arguments)),
+        "i": spec.input_shape,
+        "t": spec.input_dtype if spec.input_dtype != "float32" else "",
+        "k": dict(spec.kept),
+        "m": [_fields(member) for member in spec.members] if isinstance(spec, Composition) else (),
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _spec(fields: Mapping[str, Any]) -> Spec:
+    arguments = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.get("b", {}).items()}
+    known: dict[str, Any] = {
+        "architecture": fields["a"],
+        "arguments": tuple(sorted(arguments.items())),
+        "input_shape": tuple(fields["i"]),
+        "input_dtype": fields.get("t", "float32"),
+        "kept": tuple(fields.get("k", {}).items()),
+    }
+    return Composition(**known, members=tuple(map(_spec, fields["m"]))) if "m" in fields else Spec(**known)
+
+
 def _read_header(data: bytes) -> tuple[Spec, dict[str, object]]:
     if not data.startswith(b"{"):
         inflate = zlib.decompressobj()
@@ -189,15 +208,7 @@ def _read_header(data: bytes) -> tuple[Spec, dict[str, object]]:
         if not inflate.eof:
             raise Damaged(f"its header has more than {MAX_HEADER_BYTES:,} bytes")
     fields = json.loads(data)
-    arguments = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.get("b", {}).items()}
-    spec = Spec(
-        architecture=fields["a"],
-        arguments=tuple(sorted(arguments.items())),
-        input_shape=tuple(fields["i"]),
-        input_dtype=fields.get("t", "float32"),
-        kept=tuple(fields.get("k", {}).items()),
-    )
-    return spec, dict(fields.get("n", {}))
+    return _spec(fields), dict(fields.get("n", {}))
 
 
 def _same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from modelopt_core.errors import DataMissing
+from modelopt_core.train import shift
 from modelopt_core.workload import WORKLOADS, Classification, Split
 
 INK = 16  # the darkest grey in the file
@@ -40,6 +42,7 @@ def digits(seed: int = 0) -> Classification:
         models=("cnn", "mlp"),
         chance=float(np.bincount(labels[order["val"]]).max() / len(order["val"])),
         data_hash=digest.hexdigest(),
+        augment=partial(shift, pixels=1),
         note="1,797 handwritten digits of 8×8 pixels, part of scikit-learn.",
         show=lambda split, i: splits[split].inputs[i, 0].numpy(),
     )
