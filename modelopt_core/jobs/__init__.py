@@ -96,7 +96,8 @@ def sweep(
     `Job.measured` tells the points that are there, `grid.response` makes a curve of them. Resumed, the job goes on with
     the first point that it lacks.
     """
-    for value in values:
+    type(step).knob(field)
+    for value in values:  # what is not allowed is said now
         grid.setting(step, field, value)
     wanted = {"field": field, "values": tuple(values), "seeds": tuple(seeds)}
     return _begin((step,), [model], folder, owner, workload=workload, grid=wanted, **how)

@@ -11,7 +11,7 @@ from modelopt_core.jobs.job import Job
 
 MOST_POINTS = 300  # of a curve that is drawn some 300 pixels wide
 ENOUGH = 0.03  # of the work done before its end can be told
-PLAIN = ("epoch", "examples_per_s")  # values that are told as numbers, not as curves
+PLAIN = ("epoch", "round", "examples_per_s")  # values that are told as numbers, not as curves
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> No
         bench.choose(here)
         bench.run_settings()
         _navigation(pages)
+        work_list.draw({member.title: member for members in pages.values() for member in members})
         with st.container(key="foot"):
             st.segmented_control(
                 "View", bench.VIEWS, format_func=str.capitalize, key="view", required=True, width="stretch",
@@ -27,7 +28,6 @@ def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> No
             )  # fmt: skip
             step = STEPS[page.title].function if page.title in STEPS else None
             st.fragment(_buttons, key="history")(page.title, step)
-            work_list.draw({member.title: member for members in pages.values() for member in members})
             copy_link("copy-link")
             _pinned(here)
 

@@ -103,10 +103,8 @@ def curve_row(here: Bench, step: Transform, field: str) -> None:
                                  help="Values of the dial, the ends first, then the gaps.")  # fmt: skip
             st.segmented_control("Seeds", SEEDS, default=SEEDS[0], required=True, key="curve-seeds",
                                  help="Each value is run so often; the band goes from worst to best.")  # fmt: skip
-            st.html(
-                f'<p class="mo-foot">It can be stopped and resumed.{work_view.took(step, _latest_like(here, step))}</p>'
-            )
-            st.button("Start", icon=":material/play_arrow:", type="primary", key="curve-run", on_click=_sweep,
+            st.caption(f"It can be stopped and resumed.{work_view.took(step, _latest_like(here, step))}")
+            st.button("Start", icon=":material/play_arrow:", key="curve-run", on_click=_sweep,
                       args=(here, step, field, knob))  # fmt: skip
 
 
@@ -156,6 +154,7 @@ def _run(here: Bench, step: Step) -> None:
     """Callback: begin the job of one setting."""
     with _told():
         jobs.start((step,), [here.model_name], here.workload.name, owner=owner.token(), runtime=here.runtime)
+        st.rerun()  # the sidebar counts jobs
 
 
 def _sweep(here: Bench, step: Transform, field: str, knob: Knob) -> None:

@@ -31,7 +31,7 @@ def idle(step: Step, latest: Job | None) -> str:
     """Not measured yet: what to do, and how long the last one took. latest: the last finished job of its kind."""
     return (
         '<div class="mo-work"><b>Not measured</b><p>This setting takes longer than a slider can wait. '
-        f"Run it once, and it is kept.{took(step, latest)}</p></div>"
+        f"Run it once, and it is kept.{escape(took(step, latest))}</p></div>"
     )
 
 
@@ -39,7 +39,7 @@ def took(step: Step, latest: Job | None) -> str:
     """How long one took last time, where one is known."""
     if latest is None:
         return ""
-    return f" The last {escape(step.name)} here took {units.duration(watch.seconds_each(latest))}."
+    return f" The last {step.name} here took {units.duration(watch.seconds_each(latest))}."
 
 
 def said(job: Job) -> str:
@@ -71,22 +71,27 @@ def curve_line(job: Job | None) -> str:
 
 def progress(job: Job, key: str = "work-progress") -> None:
     """The bar, what is being done and how fast, and up to three small plots."""
-    now, left = job.progress, watch.left_s(job)
-    percent = units.percent(watch.share(job))
-    doing = "starting" if now is None else f"{now.phase}, {percent}"
-    epoch, speed = watch.latest(job, "epoch"), watch.latest(job, "examples_per_s")
-    if now is not None and epoch is not None:
-        doing = f"{now.phase}, epoch {epoch:.0f}, {percent}"
+    left = watch.left_s(job)
+    speed = watch.latest(job, "examples_per_s")
     fast = f"{units.whole(speed)} examples per second" if speed else ""
     _component(
         key=key,
         data={
             "share": round(watch.share(job), 4),
-            "left": doing,
+            "left": _doing(job),
             "right": " · ".join(filter(None, (fast, f"about {units.duration(left)} left" if left else ""))),
             "plots": plots(job),
         },
     )
+
+
+def _doing(job: Job) -> str:
+    """prune, round 2, epoch 3, 61.0 %"""
+    now, percent = job.progress, units.percent(watch.share(job))
+    if now is None or now.phase == "recipe":
+        return "measuring" if now and now.step else "starting"
+    counted = ((name, watch.latest(job, name)) for name in ("round", "epoch"))
+    return ", ".join([now.phase, *(f"{name} {value:.0f}" for name, value in counted if value is not None), percent])
 
 
 def plots(job: Job) -> list[dict[str, object]]:
