@@ -135,6 +135,11 @@ def evaluate(model: nn.Module, workload: Workload, split: Split) -> tuple[float,
     return score / len(split), loss / len(split)
 
 
+def norms_of(model: nn.Module) -> list[_BatchNorm]:
+    """The batch norms whose averages `reestimate_norms` would make anew."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
 def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000) -> nn.Module:
     """A copy whose batch norms know the activations that reach them now: mean and variance over train examples.
 
@@ -143,7 +148,7 @@ def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000)
     Source: Sun et al., Hybrid 8-bit Training and Inference, NeurIPS 2019, sec. 3.3 (batch norm re-tuning).
     """
     model = copy.deepcopy(model).eval()
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = norms_of(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if not norms:
         return model
