@@ -18,7 +18,7 @@ from modelopt_core.assets import asset_path
 from modelopt_core.cache import STORE
 from modelopt_core.errors import DataMissing, ModelOptError
 from modelopt_core.jobs.grid import over_seeds
-from modelopt_core.jobs.plan import measurement
+from modelopt_core.jobs.plan import built
 from modelopt_core.measure import Measurement
 from modelopt_core.recipe import Point, from_json
 from modelopt_core.step import Transform
@@ -87,7 +87,7 @@ def _read() -> list[dict[str, Any]]:
             row = json.loads(path.read_text("utf-8"))
             row["step"] = from_json(json.dumps({"steps": [row["step"]]}))[0]
             for name in ("points", "beside"):
-                row[name] = [(*place, measurement(found)) for *place, found in row[name]]
+                row[name] = [(*place, built(Measurement, found)) for *place, found in row[name]]
         except (OSError, ValueError, KeyError, TypeError):
             continue
         found.append(row)

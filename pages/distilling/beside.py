@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 import modelopt_core as mo
+from modelopt_core import measured
 from modelopt_core.distill import OWN
 from modelopt_core.estimate import Estimate
 from pages.shared import controls, work
@@ -25,8 +26,8 @@ def reference(setting: Setting) -> tuple[Estimate, str] | None:
     """Its score on val over the seeds that were run, as a band behind the curve; None where nobody has run it."""
     here, step = setting.bench, setting.step
     assert isinstance(step, mo.Distill)
-    known = work.curve(here, step.alone, KNOB).points
-    found = next((p.measurement for p in known if p.value == step.alone.temperature), None)
+    shipped = measured.curve(step, KNOB, here.model, here.workload)
+    found = shipped.beside if shipped else None
     if found is None and work.kept(here, step.alone):
         model = work.apply(step.alone, here.model, here.workload)
         found = mo.measure(model, here.workload, runtime=here.runtime, device=here.device, baseline=here.model)

@@ -61,7 +61,9 @@ def _curves(here: Bench, jobs: list[Job | None]) -> None:
         return
     teacher = mo.measure(here.model, here.workload, runtime=here.runtime, device=here.device).score.value
     fig.add_hline(y=teacher, line={"color": charts.colour("muted"), "dash": "dot"}, annotation_text="teacher")
-    charts.draw(fig, "distill-curves", f"Score on val while training: {', '.join(drawn)}; teacher {units.percent(teacher)}")
+    charts.draw(
+        fig, "distill-curves", f"Score on val while training: {', '.join(drawn)}; teacher {units.percent(teacher)}"
+    )
 
 
 def _gap(gap: mo.Gap) -> None:

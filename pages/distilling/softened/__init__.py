@@ -70,4 +70,6 @@ def draw(setting: Setting) -> None:
 def _stops(key: str, _logits: object, _labels: object, stops: tuple[float, ...]) -> tuple[list[float], list[list[int]]]:
     """At every stop of the Dial: mean entropy in bits; (K · K) per cent of likeness. key: whose logits they are."""
     found = [mo.soften(_logits, _labels, t) for t in stops]  # type: ignore[arg-type]
-    return [round(f.entropy_bits, 4) for f in found], [[round(100 * x) for x in f.alike.flatten().tolist()] for f in found]
+    return [round(f.entropy_bits, 4) for f in found], [
+        [round(100 * x) for x in f.alike.flatten().tolist()] for f in found
+    ]
