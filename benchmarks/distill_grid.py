@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import modelopt_core as mo
 from benchmarks.machine import machine
 from modelopt_core import atomic, identity
 from modelopt_core.assets import asset_path
+from modelopt_core.cache import STORE
 
 WORKLOAD, TEACHER, FIELD = "digits", "cnn", "temperature"
 VALUES = (1.0, 20.0, 10.0, 5.0, 2.5, 15.0, 1.5, 3.5, 7.0, 12.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # coarse to fine
 SEEDS = range(5)
 FOLDER = Path("measured")
+TRIES, SPREAD = 20, 1.3  # of a timing, until its upper quartile is at most so many times the lower one
 
 
 def main() -> None:
@@ -47,11 +50,21 @@ def main() -> None:
             if any(row[:-1] == place for row in rows[name]):
                 continue
             student = setting.apply(teacher, w, seed=seed)
-            rows[name].append([*place, asdict(mo.measure(student, w, baseline=teacher))])
+            rows[name].append([*place, asdict(timed(student, teacher, w))])
             if seed == 0:
                 mo.save(student, asset_path(str(FOLDER), f"{setting.key([teacher], w)}.mopt"))
             write(path, told, rows)
             print(seed, value, rows[name][-1][-1]["score"]["value"], flush=True)
+
+
+def timed(student: nn.Module, teacher: nn.Module, w: mo.Workload) -> mo.Measurement:
+    """Measured on val; a few times over where something else ran on the machine meanwhile."""
+    for _ in range(TRIES):
+        STORE.clear()
+        found = mo.measure(student, w, baseline=teacher)
+        if not found.noisy and found.speedup.high < SPREAD * found.speedup.low:
+            break
+    return found
 
 
 def write(path: Path, told: dict[str, object], rows: dict[str, list[Any]]) -> None:

@@ -9,7 +9,6 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.distill import telling
-from modelopt_core.estimate import Estimate
 from pages.shared import charts
 from pages.shared.examples import shown
 from pages.shared.trial import Setting

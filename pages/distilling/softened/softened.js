@@ -8,7 +8,7 @@ export default function ({ data, parentElement }) {
   const panel = panels.get(parentElement) ?? mount(parentElement);
   const before = panel.data?.examples.map((each) => each.id).join();
   panel.data = data;
-  if (before !== data.examples.map((each) => each.id).join()) panel.chosen = data.examples.slice(0, CHOSEN).map((e) => e.id);
+  if (before !== data.examples.map((each) => each.id).join()) panel.chosen = first(data.examples);
   panel.section.style.setProperty("--paint", data.paint);
   build(panel);
   show(panel, data.temperature);
@@ -29,6 +29,9 @@ function mount(root) {
   panels.set(root, panel);
   return panel;
 }
+
+/** The least sure, one between, the surest. */
+const first = (all) => [...new Set([0, all.length >> 1, all.length - 1])].filter((i) => i >= 0).map((i) => all[i].id).slice(0, CHOSEN);
 
 const node = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
 

@@ -134,7 +134,7 @@ function reference(data, theme, font) {
       { ...across, type: "rect", y0: low, y1: high, fillcolor: theme.muted, opacity: 0.16, line: { width: 0 } },
       { ...across, type: "line", y0: value, y1: value, line: { color: theme.muted, width: 1.5, dash: "dash" } },
     ],
-    annotations: [{ xref: "paper", x: 1, xanchor: "right", y: low, yanchor: "top", text, showarrow: false, font }],
+    annotations: [{ xref: "paper", x: 1, xanchor: "right", y: high, yanchor: "bottom", text, showarrow: false, font }],
   };
 }
 
