@@ -25,6 +25,7 @@ frame.page(
         note=note,
         aside=("epochs", "lr", "batch_size", "student_layer", "teacher_layer"),
         settle=beside.settle,
+        strip=beside.strip,
         reference=beside.reference,
         always={"Softened": softened.draw, "Training": training.draw},
         order=("Softened", "Training", "Layers"),

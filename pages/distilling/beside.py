@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
 
 import modelopt_core as mo
@@ -32,3 +34,14 @@ def reference(setting: Setting) -> tuple[Estimate, str] | None:
         model = work.apply(step.alone, here.model, here.workload)
         found = mo.measure(model, here.workload, runtime=here.runtime, device=here.device, baseline=here.model)
     return (found.score, "without a teacher") if found else None
+
+
+def strip(setting: Setting) -> None:
+    """Where the curve comes from, if it came with the project."""
+    here, step = setting.bench, setting.step
+    shipped = measured.curve(step, KNOB, here.model, here.workload)
+    if shipped and here.runtime == "onnx":
+        st.html(
+            f'<p class="mo-foot"><b>The curve came with the project</b>: each point the mean of {shipped.seeds} seeds, '
+            f"the bands from worst to best. Measured on {escape(shipped.machine)}.</p>"
+        )

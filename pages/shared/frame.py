@@ -249,7 +249,7 @@ def _tabs(technique: Technique) -> None:
             drawn[title] = partial(show, trial or setting)
         titles = technique.order or ("Layers", *technique.tabs, *technique.always)
         names = [*titles, "Examples", "Source", "Numbers"]
-        first = "Source" if view == "learn" else "Layers"
+        first = "Source" if view == "learn" else titles[0]
         tabs = st.tabs(names, key=f"tabs-{technique.name}-{view}", default=first, on_change="rerun")
         for tab, title in zip(tabs, names, strict=True):
             if tab.open:
