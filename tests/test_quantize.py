@@ -272,7 +272,7 @@ def test_files_give_the_points_back(given, tmp_path):
         ({"bits": 9}, r"bits=9 is not allowed"),
         ({"bits": 2.5}, r"bits=2.5 is not allowed"),
         ({"observer": "max"}, r"unknown observer 'max'.*choose from absmax"),
-        ({"rounding": "up"}, r"unknown rounding 'up'; choose from nearest"),
+        ({"rounding": "up"}, r"unknown rounding 'up'; choose from adaround, gptq, nearest"),
         ({"per": "row"}, r"per=row is not allowed; per must be 'tensor', 'channel' or 'group'"),
     ],
 )
