@@ -1,4 +1,4 @@
-"""A model as an ONNX graph.
+"""A model for other programs: as an ONNX graph, or its weights as safetensors.
 
 Tracing a module costs 10 to 40 ms and touches process-wide state, its weights 1 ms. So a graph is traced once per
 architecture, on a copy whose tensors are all different (the exporter merges equal ones), and afterwards only filled
@@ -15,10 +15,12 @@ from collections import OrderedDict
 from pathlib import Path
 
 import onnx
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from modelopt_core import atomic
+from modelopt_core.composite import Composite
 from modelopt_core.errors import ModelOptError
 from modelopt_core.spec import spec_of
 from modelopt_core.workload import Workload
@@ -44,8 +46,27 @@ def export_onnx(model: nn.Module, workload: Workload, path: str | Path) -> Path:
     return atomic.write(path, onnx_bytes(model, workload.example))
 
 
+def safetensors_bytes(model: nn.Module) -> bytes:
+    """The state dict as a .safetensors file, every tensor as it is; a quantized weight as the floats on its grid."""
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(state)
+
+
+def export_safetensors(model: nn.Module, path: str | Path) -> Path:
+    """Write the weights to `path` as safetensors; the old file stays whole until the new one is.
+
+    Another program reads them with `safetensors.torch.load_file` and needs the architecture's own code to use them.
+    """
+    return atomic.write(path, safetensors_bytes(model))
+
+
 def onnx_graph(model: nn.Module, example: Tensor) -> onnx.ModelProto:
     """`onnx_bytes` before serialisation. A model with a spec reuses the graph of the last model of its kind."""
+    if isinstance(model, Composite) and model.skips:
+        raise ModelOptError(
+            f"{model.called} chooses for every example which model runs, but an ONNX graph runs all of it; "
+            "export the models one by one, or keep it whole with save"
+        )
     spec = spec_of(model)
     if spec is None or _has_hooks(model):
         return _filled(_trace(model, example), model)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from modelopt_core import codec, identity, timing
 from modelopt_core.cache import STORE, Store
+from modelopt_core.composite import Composite
 from modelopt_core.estimate import Estimate, Flips, difference, mcnemar, mean_interval
 from modelopt_core.layers import macs
-from modelopt_core.runtime import Compiled, compile, predict
+from modelopt_core.runtime import Compiled, branching, compile, predict
 from modelopt_core.workload import Outputs, Workload
 
 ZEROS = 0.001  # share of exactly zero parameters above which a network counts as masked
@@ -76,6 +78,8 @@ class Comparison:
 
 def compiled(model: nn.Module, workload: Workload, runtime: str = "onnx", device: str = "cpu") -> Compiled:
     """The model ready to run on one thread; the last few are kept."""
+    if isinstance(model, Composite) and model.skips:
+        return branching(model, [compiled(member, workload, runtime, device) for member in model.members])
     key = (identity.key(model), workload.data_hash, runtime, device)
     return SESSIONS.get(key, lambda: compile(model, workload, runtime=runtime, device=device), lambda _: 1)
 
@@ -83,23 +87,30 @@ def compiled(model: nn.Module, workload: Workload, runtime: str = "onnx", device
 def predictions(
     model: nn.Module, workload: Workload, split: str = "val", *, runtime: str = "onnx", device: str = "cpu"
 ) -> Predictions:
-    """What the model says about a split, computed once per model, data, split, runtime and device."""
-    examples = workload.split(split)
+    """What the model says about a split, computed once per model, data, split, runtime and device.
+
+    For a composite it is arithmetic on what its parts say.
+    """
 
     def make() -> Predictions:
+        if isinstance(model, Composite):
+            parts = [predictions(part, workload, split, runtime=runtime, device=device) for part in model.parts]
+            said = torch.stack([part.outputs.log_probabilities for part in parts])  # (M, N, K)
+            label = " and ".join(dict.fromkeys(part.compiled for part in parts))
+            return predicted(model.answer(said), workload, split, label, all(part.integer for part in parts))
         ready = compiled(model, workload, runtime, device)
-        outputs = Outputs(predict(ready, examples.inputs, threads=PREDICT_THREADS))
-        return Predictions(
-            outputs,
-            workload.decode(outputs),
-            workload.example_scores(outputs, examples.targets),
-            workload.confidence(outputs),
-            ready.label,
-            ready.integer and not ready.reasons,
-        )
+        logits = predict(ready, workload.split(split).inputs, threads=PREDICT_THREADS)
+        return predicted(logits, workload, split, ready.label, ready.integer and not ready.reasons)
 
     key = ("predictions", identity.key(model), workload.data_hash, split, runtime, device, identity.CODE_VERSION)
     return STORE.get(key, make, lambda p: p.size_bytes)
+
+
+def predicted(logits: Tensor, workload: Workload, split: str, label: str, integer: bool) -> Predictions:
+    """What these logits (n, K) mean on a split of the workload."""
+    outputs, targets = Outputs(logits), workload.split(split).targets
+    scores, confidence = workload.example_scores(outputs, targets), workload.confidence(outputs)
+    return Predictions(outputs, workload.decode(outputs), scores, confidence, label, integer)
 
 
 def measure(
@@ -130,13 +141,13 @@ def _measure(
     on_grid = any(hasattr(m, "weight_levels") for m in model.modules())
     real = said.integer if on_grid else parameters - nonzero <= ZEROS * parameters
     size = codec.sizes(model)
-    timed = _latency(model, reference, workload, runtime, device)
+    timed = _latency(model, reference, workload, split, runtime, device)
     return Measurement(
         score=mean_interval(said.scores.numpy(), "measured" if real else "simulated"),
         metric=workload.metric,
         parameters=parameters,
         nonzero=nonzero,
-        macs=macs(model, workload.example),
+        macs=_macs(model, workload, split, runtime, device),
         size_bytes=size.size_bytes,
         size_label=size.label,
         entropy_bytes=size.entropy_bytes,
@@ -151,13 +162,39 @@ def _measure(
     )
 
 
-def _latency(model: nn.Module, reference: nn.Module, workload: Workload, runtime: str, device: str) -> timing.Timing:
-    one = workload.example.numpy()
+def _macs(model: nn.Module, workload: Workload, split: str, runtime: str, device: str) -> int:
+    """Multiply–accumulates for one example: the mean over the split where they differ."""
+    if not (isinstance(model, Composite) and model.skips):
+        return macs(model, workload.example)
+    shares = _used(model, workload, split, runtime, device).mean(dim=1).tolist()
+    parts = [_macs(part, workload, split, runtime, device) for part in model.parts]
+    return round(sum(share * part for share, part in zip(shares, parts, strict=True)))
+
+
+def _used(model: Composite, workload: Workload, split: str, runtime: str, device: str) -> Tensor:
+    """(M, n): which parts of a composite ran for which example of the split."""
+    said = [predictions(part, workload, split, runtime=runtime, device=device) for part in model.parts]
+    return model.used(torch.stack([part.outputs.log_probabilities for part in said]))
+
+
+def _latency(
+    model: nn.Module, reference: nn.Module, workload: Workload, split: str, runtime: str, device: str
+) -> timing.Timing:
+    """Of one example; where the way through the model differs, the mean over the ways by their share of the split."""
     fast, slow = compiled(model, workload, runtime, device), compiled(reference, workload, runtime, device)
     first = ("expected_ms", identity.key(reference), workload.data_hash, runtime, device)
-    timed = timing.interleave(lambda: fast(one), lambda: slow(one), STORE.peek(first))
-    STORE.get(first, lambda: timed.baseline_ms.value)
-    return timed
+    chosen, shares = workload.example, [1.0]
+    if isinstance(model, Composite) and model.skips:
+        used = _used(model, workload, split, runtime, device)
+        _, way, counts = used.unique(dim=1, return_inverse=True, return_counts=True)
+        chosen = workload.split(split).inputs[[int((way == w).nonzero()[0]) for w in range(len(counts))]]
+        shares = (counts / counts.sum()).tolist()
+    timings = []
+    for one in chosen.split(1):
+        given = one.numpy()
+        timings.append(timing.interleave(partial(fast, given), partial(slow, given), STORE.peek(first)))
+        STORE.get(first, lambda: timings[0].baseline_ms.value)
+    return timing.weighted(timings, shares)
 
 
 def compare(

@@ -1,7 +1,8 @@
 """Architectures, by name: the allow-list that files and weights may ask for.
 
 Every architecture is a function of plain JSON arguments that returns an ``nn.Module`` written as a student would
-read it. `build` makes one from a `Spec` and notes the spec on it, so that a file can say how to make it again.
+read it, and declares which of them are widths. `build` makes one from a `Spec` and notes the spec on it, so that a
+file can say how to make it again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -21,12 +23,13 @@ from torch.overrides import TorchFunctionMode
 from modelopt_core import channels
 from modelopt_core.errors import ModelOptError
 from modelopt_core.registry import Registry
-from modelopt_core.spec import Spec
+from modelopt_core.spec import Composition, Spec
 
 ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry("architecture")
 
 MAX_PARAMETERS = 2**26  # 256 MiB of float32: what a file may expand to
 MAX_SIZES = 64  # numbers in one argument, hence layers
+MAX_MEMBERS = 64  # models in one composite, however deep
 
 
 def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn.Module:
@@ -36,6 +39,8 @@ def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn
     is neither read nor written. They are counted on the meta device first, so that a hostile spec costs no memory.
     Raises ModelOptError for an unknown architecture and for arguments that it does not take.
     """
+    if isinstance(spec, Composition):
+        return _build_composite(spec, seed, max_parameters)
     entry = ARCHITECTURES[spec.architecture]
     arguments = dict(spec.arguments)
     try:
@@ -54,6 +59,33 @@ def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn
         model = channels.cut_to(model, spec.example, dict(spec.kept))
     model.__dict__["spec"] = spec
     return model.eval()
+
+
+def _build_composite(spec: Composition, seed: int, max_parameters: int) -> nn.Module:
+    """The members, each within what the earlier ones left of `max_parameters`, and the whole around them."""
+    from modelopt_core.composite import compose
+
+    for technique in ("ensemble", "cascade"):
+        import_module(f"modelopt_core.{technique}")  # it registers its composites
+    if not 1 <= (n := _leaves(spec)) <= MAX_MEMBERS:
+        raise ModelOptError(f"a composite of {n:,} models; allowed are 1 to {MAX_MEMBERS}")
+    members, left = [], max_parameters
+    for member in spec.members:
+        members.append(build(member, seed, left))
+        left -= sum(p.numel() for p in members[-1].parameters())
+    try:
+        whole: nn.Module = compose(spec.architecture, members, **dict(spec.arguments))  # type: ignore[arg-type]
+    except TypeError as error:
+        reason = str(error)[:160]
+        raise ModelOptError(f"composite {spec.architecture!r} does not take {dict(spec.arguments)}: {reason}") from None
+    if spec.kept:
+        whole = channels.cut_to(whole, spec.example, dict(spec.kept))
+    whole.__dict__["spec"] = spec
+    return whole.eval()
+
+
+def _leaves(spec: Spec) -> int:
+    return sum(map(_leaves, spec.members)) if isinstance(spec, Composition) else 1
 
 
 def initialise(model: nn.Module, generator: torch.Generator) -> None:
@@ -114,7 +146,7 @@ def _refusal(spec: Spec, function: Callable[..., nn.Module], error: Exception) -
     return f"architecture {spec.architecture!r} takes {takes}; given was {str(dict(spec.arguments))[:80]}: {reason}"
 
 
-@ARCHITECTURES.register("mlp")
+@ARCHITECTURES.register("mlp", widths=("sizes",))
 def mlp(sizes: tuple[int, ...]) -> nn.Module:
     """Flatten, then Linear layers with ReLU between them: (B, …) -> (B, sizes[-1]).
 
@@ -150,7 +182,7 @@ class Cnn(nn.Module):
         return self.fc2(x)  # (B, classes)
 
 
-@ARCHITECTURES.register("cnn")
+@ARCHITECTURES.register("cnn", widths=("width1", "width2", "hidden"))
 def cnn(width1: int = 16, width2: int = 32, hidden: int = 32, classes: int = 10) -> nn.Module:
     """Convolution, batch norm, ReLU, twice; pool; two linear layers: (B, 1, 8, 8) -> (B, classes)."""
     return Cnn(width1, width2, hidden, classes)
@@ -176,7 +208,7 @@ class LeNet5(nn.Module):
         return self.fc2(x)  # (B, classes)
 
 
-@ARCHITECTURES.register("lenet5")
+@ARCHITECTURES.register("lenet5", widths=("width1", "width2", "hidden"))
 def lenet5(width1: int = 20, width2: int = 50, hidden: int = 500, classes: int = 10) -> nn.Module:
     """Two 5×5 convolutions, each ReLU and 2×2 max pooling, then two linear layers: (B, 1, 28, 28) -> (B, classes)."""
     return LeNet5(width1, width2, hidden, classes)
@@ -197,7 +229,7 @@ class Article(nn.Module):
         return self.fc(x.flatten(1))  # (B, classes)
 
 
-@ARCHITECTURES.register("article")
+@ARCHITECTURES.register("article", widths=("width1", "width2"))
 def article(width1: int = 20, width2: int = 20, classes: int = 10) -> nn.Module:
     """Two 5×5 convolutions, each ReLU and 2×2 max pooling, then one linear layer: (B, 1, 28, 28) -> (B, classes)."""
     return Article(width1, width2, classes)
@@ -223,7 +255,7 @@ class Bag(nn.Module):
         return self.fc2(x)  # (B, classes)
 
 
-@ARCHITECTURES.register("bag")
+@ARCHITECTURES.register("bag", widths=("width", "hidden"))
 def bag(vocabulary: int = 4096, width: int = 32, hidden: int = 32, classes: int = 2) -> nn.Module:
     """Mean of word vectors, ReLU layer, linear layer: (B, L) token ids -> (B, classes)."""
     return Bag(vocabulary, width, hidden, classes)
@@ -249,7 +281,7 @@ class TextCnn(nn.Module):
         return self.fc(x)  # (B, classes)
 
 
-@ARCHITECTURES.register("textcnn")
+@ARCHITECTURES.register("textcnn", widths=("width", "filters"))
 def textcnn(vocabulary: int = 4096, width: int = 32, filters: int = 64, kernel: int = 5, classes: int = 2) -> nn.Module:
     """Word vectors, 1-D convolution, ReLU, maximum over time, linear layer: (B, L) token ids -> (B, classes)."""
     if kernel % 2 == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from modelopt_core import export, int8, turns
+from modelopt_core.composite import Composite
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.workload import Workload
 
@@ -64,7 +65,28 @@ def compile(
         raise ModelOptError(
             f"device {device!r} is not there for runtime {runtime!r}; choose from {', '.join(available)}"
         )
+    if isinstance(model, Composite) and model.skips:
+        return branching(model, [compile(member, workload, runtime, threads, device) for member in model.members])
     return _eager(model, threads, device) if runtime == "eager" else _onnx(model, workload, threads)
+
+
+def branching(model: Composite, calls: Sequence[Compiled]) -> Compiled:
+    """A composite whose members are ready to run: Python chooses between them."""
+    first, labels = calls[0], dict.fromkeys(call.label for call in calls)
+
+    def run(inputs: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return model.run(calls, inputs)
+
+    return Compiled(
+        run,
+        first.runtime,
+        " and ".join(labels),
+        first.threads,
+        first.device,
+        integer=all(call.integer for call in calls),
+        reasons=tuple(reason for call in calls for reason in call.reasons),
+    )
 
 
 def devices() -> tuple[str, ...]:

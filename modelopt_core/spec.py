@@ -30,6 +30,13 @@ class Spec:
         return torch.zeros(1, *self.input_shape, dtype=getattr(torch, self.input_dtype))
 
 
+@dataclass(frozen=True)
+class Composition(Spec):
+    """How to make a module that is made of others. members: their specs; arguments: of the composite's own kind."""
+
+    members: tuple[Spec, ...] = ()
+
+
 def spec_of(model: nn.Module) -> Spec | None:
     """The spec noted on a module that `build` made, or None for a user's own class."""
     return model.__dict__.get("spec")

@@ -57,6 +57,13 @@ class When:
 
 
 @dataclass(frozen=True)
+class ModelName:
+    """Type annotation of a field that names one of the workload's models, or `own`."""
+
+    own: str
+
+
+@dataclass(frozen=True)
 class Knob:
     """Type annotation of a numeric field that the Dial can turn: its range, its step and its symbol in the formula."""
 
@@ -103,6 +110,11 @@ class Step(BaseModel):
         fields = type(self).model_fields
         told = [f"{k}={v}" for k, v in self if v != fields[k].default or _annotation(fields[k], Knob)]
         return f"{self.name}({', '.join(told)})"
+
+    @property
+    def lasts(self) -> bool:
+        """Does it take over a second to apply (a training, a calibration)? Pages run such a step as a job."""
+        return False
 
     @classmethod
     def knob(cls, field: str) -> Knob:
@@ -160,11 +172,6 @@ class Step(BaseModel):
 class Transform(Step):
     """A step from one model to another."""
 
-    @property
-    def lasts(self) -> bool:
-        """Does it take over a second, as training does? Then it is run as a job, never while somebody waits."""
-        return False
-
     def apply(self, model: nn.Module, workload: Workload, *, seed: int = 0, report: Report = silent) -> nn.Module:
         """A new model in eval mode; `model` is bit-identical to before. The same seed gives the same result.
 
@@ -202,11 +209,30 @@ class Combine(Step):
     def apply(
         self, models: Sequence[nn.Module], workload: Workload, *, seed: int = 0, report: Report = silent
     ) -> nn.Module:
-        """One new model in eval mode; the pool is bit-identical to before."""
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            result = self.combine([identity.clone(m) for m in models], workload, generator, report)
-        return identity.stamp(result.eval(), self.key(models, workload, seed))
+        """One new model in eval mode; the pool is bit-identical to before. Kept and seeded as a Transform's result."""
+        key = self.key(models, workload, seed)
+
+        def make() -> nn.Module:
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                result = self.combine([identity.clone(model) for model in models], workload, generator, report)
+            return identity.stamp(result.eval(), key)
+
+        return STORE.get(("model", key), make, _size_bytes, identity.intact)
+
+
+def keep(model: nn.Module, key: str) -> None:
+    """Put a result that was made elsewhere, as by a job, where `Transform.apply` looks before it computes.
+
+    key: what `step.key(…)` says of it.
+    """
+    STORE.get(("model", key), lambda: identity.stamp(model.eval(), key), _size_bytes, identity.intact)
+
+
+def kept(key: str) -> bool:
+    """Is the result with this key at hand, so that `Transform.apply` computes nothing?"""
+    found = STORE.peek(("model", key))
+    return found is not None and identity.intact(found)
 
 
 def explain(cls: type[Step], error: ValidationError) -> str:

@@ -7,7 +7,7 @@ holds even where the milliseconds drift.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,25 @@ def interleave(
     speedup = median_quartiles(times[:, 1] / times[:, 0])
     drifted = expected_ms is not None and abs(reference.value / expected_ms - 1) > DRIFT
     return Timing(latency, reference, speedup, drifted or not alone)
+
+
+def weighted(timings: Sequence[Timing], shares: Sequence[float]) -> Timing:
+    """The mean of several paths through one model, each timed by itself. shares: of the examples; they sum to 1."""
+
+    def mean(of: Callable[[Timing], Estimate], power: int = 1) -> Estimate:
+        found = [of(timing) for timing in timings]
+        low, value, high = (
+            sum(s * getattr(e, at) ** power for s, e in zip(shares, found, strict=True)) ** power
+            for at in ("low", "value", "high")
+        )
+        return Estimate(value, low, high, sum(e.n for e in found))
+
+    return Timing(
+        mean(lambda t: t.latency_ms),
+        mean(lambda t: t.baseline_ms),
+        mean(lambda t: t.speedup, power=-1),  # times add up, not their inverses
+        any(timing.noisy for timing in timings),
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:

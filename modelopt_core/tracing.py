@@ -46,7 +46,9 @@ def trace(model: nn.Module) -> fx.Graph:
         with _lock:
             return _Tracer().trace(model)
     except Exception as error:
-        name = type(model).__name__
+        name = getattr(model, "called", type(model).__name__)
+        if getattr(model, "skips", False):
+            raise ModelOptError(f"Prune cannot trace {name}; put Prune before {name}") from None
         why = str(error).split("\n", 1)[0][:120]
         raise ModelOptError(
             f"channels of {name} can't be traced ({why}); prune its parts before building {name}"

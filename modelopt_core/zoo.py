@@ -26,12 +26,13 @@ from torch import Tensor, nn
 
 from modelopt_core import atomic, identity
 from modelopt_core.assets import asset_path
+from modelopt_core.augment import drop_words, shift
 from modelopt_core.errors import DataMissing, ModelOptError, unknown
 from modelopt_core.events import Report, silent
 from modelopt_core.models import build
 from modelopt_core.spec import Spec
-from modelopt_core.train import EVALUATION_BATCH, Augment, drop_words, evaluate, fit, shift
-from modelopt_core.workload import Workload, workload
+from modelopt_core.train import EVALUATION_BATCH, evaluate, fit
+from modelopt_core.workload import Augment, Workload, workload
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,19 @@ ZOO = {
     "mnist/mlp1200": Training(
         Spec("mlp", (("sizes", (784, 1200, 1200, 10)),), IMAGE), epochs=12, lr=1e-3, batch_size=256, jitter=2
     ),
+    # The first stage of a cascade: quick, right on what is easy, unsure about the rest.
+    "mnist/mlp30": Training(Spec("mlp", (("sizes", (784, 30, 10)),), IMAGE), epochs=30, lr=3e-3, batch_size=128),
+    **{  # the members of a deep ensemble: one recipe, five seeds
+        f"mnist/lenet300-{seed}": Training(
+            Spec("mlp", (("sizes", (784, 300, 100, 10)),), IMAGE),
+            epochs=30,
+            lr=1e-3,
+            batch_size=128,
+            jitter=1,
+            seed=seed,
+        )
+        for seed in (1, 2, 3, 4)
+    },
     "mnist/article": Training(Spec("article", (), IMAGE), epochs=10, lr=2e-3, batch_size=128, jitter=1),
     "docstrings/bag": Training(
         Spec("bag", (("classes", 7), ("hidden", 64)), TEXT, "int64"),

@@ -34,7 +34,9 @@ print(jobs.running(Path(sys.argv[1])))
 def draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
     """Starts jobs whose process never comes."""
     process = SimpleNamespace(wait=threading.Event().wait)
-    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=lambda *_, **__: process, DEVNULL=subprocess.DEVNULL))
+    monkeypatch.setattr(
+        jobs.job, "subprocess", SimpleNamespace(Popen=lambda *_, **__: process, DEVNULL=subprocess.DEVNULL)
+    )
 
     def start(recipe: tuple[mo.Step, ...], **how: object) -> Job:
         return jobs.start(recipe, ["mlp"], "digits", **{"folder": tmp_path, **how})  # type: ignore[arg-type]
@@ -70,7 +72,7 @@ def test_a_process_that_never_speaks_has_failed(draft: Callable[..., Job], monke
     assert (job.state, job.error, job.progress, job.best()) == ("queued", None, None, None)
     with pytest.raises(JobError, match="is queued; cancel it before removing it"):
         job.remove()
-    monkeypatch.setattr(jobs, "START_S", 0)
+    monkeypatch.setattr(jobs.job, "START_S", 0)
     assert (job.state, job.error) == ("failed", jobs.DIED)
 
 
@@ -78,7 +80,9 @@ def test_a_process_that_dies_before_its_first_word_is_told_of_at_once(
     draft: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = SimpleNamespace(wait=lambda: -9)
-    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=lambda *_, **__: dead, DEVNULL=subprocess.DEVNULL))
+    monkeypatch.setattr(
+        jobs.job, "subprocess", SimpleNamespace(Popen=lambda *_, **__: dead, DEVNULL=subprocess.DEVNULL)
+    )
     job, begun = draft(SHORT), time.monotonic()
     while job.state != "failed":
         assert time.monotonic() - begun < 2

@@ -212,7 +212,7 @@ def test_learn_gives_no_score_away_before_the_guess(root: Any) -> None:
 
 @pytest.mark.parametrize(
     ("steps", "said"),
-    [([{"step": "Finetune", "epochs": 1000}], "not Finetune"), ([{"step": "Prune"}] * 9, "at most 8")],
+    [([{"step": "Finetune", "epochs": 1000}], "run it on its page first"), ([{"step": "Prune"}] * 9, "at most 8")],
 )
 def test_a_pin_in_a_link_starts_no_long_work(root: Any, steps: list[dict[str, Any]], said: str) -> None:
     app = open_page(root, "prune", pin=json.dumps({"on": "digits/cnn", "version": 1, "steps": steps}))

@@ -94,6 +94,21 @@ def test_protective_headers_on_every_answer(address: str) -> None:
         assert "'unsafe-inline'" not in policy.split("script-src")[1].split(";")[0]
 
 
+def test_a_browser_gets_one_secret_and_keeps_it(address: str) -> None:
+    _, headers, _ = ask(address)
+    [cookie] = [value for value in headers.get_all("Set-Cookie") if value.startswith("modelopt_owner=")]
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    secret = cookie.split(";")[0]
+    assert len(secret) == len("modelopt_owner=") + 64
+
+    def set_again(sent: str) -> bool:
+        return any("modelopt_owner" in value for value in ask(address, Cookie=sent)[1].get_all("Set-Cookie") or [])
+
+    assert not set_again(f"theme=dark; {secret}; other=1")
+    assert set_again("modelopt_owner=guess") and set_again(f"x{secret}")  # noqa: PT018
+    assert not any("modelopt_owner" in v for v in ask(f"{address}/_stcore/health")[1].get_all("Set-Cookie") or [])
+
+
 def test_strangers_are_refused(address: str) -> None:
     assert ask(address, Host="evil.example")[0] == 400
     assert ask(f"{address}/_stcore/health", Host="127.0.0.1.evil.example")[0] == 400

@@ -134,7 +134,7 @@ def test_training_again_gives_the_same_file_bit_for_bit(copy_of_zoo: Path) -> No
             r"unknown workload 'digit' \(did you mean 'digits'\?\); choose from digits, doc",
         ),
         (("digits", "lenet5"), "unknown digits model 'lenet5'; choose from cnn, mlp"),
-        (("mnist", ""), "unknown mnist model ''; choose from article, lenet300, lenet5, mlp1200"),
+        (("mnist", ""), "unknown mnist model ''; choose from article, lenet300, lenet300-1, lenet300-2"),
     ],
 )
 def test_unknown_names_list_the_known_ones(given: tuple[str, str], message: str) -> None:

@@ -15,46 +15,33 @@ the process itself. Nothing is pickled, and nothing here waits.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
 import shutil
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from modelopt_core import atomic, turns
+from modelopt_core import atomic
 from modelopt_core.assets import user_folder
 from modelopt_core.errors import ModelOptError
-from modelopt_core.events import Progress
-from modelopt_core.jobs import journal
 from modelopt_core.jobs import plan as plans
+from modelopt_core.jobs.job import COMMANDS, DIED, ENDED, EVENTS, LOCK, START_S, STATES, Job, State, alive
 from modelopt_core.jobs.plan import JobError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from modelopt_core.recipe import Stage
     from modelopt_core.step import Step
 
-State = Literal["queued", "running", "paused", "done", "cancelled", "failed"]
-STATES: tuple[State, ...] = ("queued", "running", "paused", "done", "cancelled", "failed")
-ENDED = ("done", "cancelled", "failed")
-EVENTS, COMMANDS, LOCK = "events.jsonl", "commands.jsonl", "alive"
-START_S = 10.0  # a process that has not spoken by then never will
+__all__ = [
+    "COMMANDS", "DIED", "ENDED", "EVENTS", "LOCK", "START_S", "STATES", "Job", "JobError", "State", "alive", "find",
+    "home", "list", "recall", "running", "start",
+]  # fmt: skip
+
 ID = re.compile(r"[0-9a-f]{32}")
-DIED = (
-    "the job's process is gone without a word (killed, or the machine ran out of memory or disk); "
-    "resume goes on from its last checkpoint"
-)
 
 
 def start(
@@ -76,14 +63,13 @@ def start(
     bit for bit whatever else runs. folder: where job folders are, see `home`.
     """
     from modelopt_core import codec
-    from modelopt_core.recipe import to_json
 
     files = {f"pool-{i}.mopt": codec.encode(m) for i, m in enumerate(models) if not isinstance(m, str)}
     names = tuple(m if isinstance(m, str) else f"pool-{i}.mopt" for i, m in enumerate(models))
     plan = plans.make(
         owner=plans.hashed(owner),
         created_s=time.time(),
-        recipe=json.loads(to_json(recipe)),
+        recipe=plans.recipe(recipe),
         models=names,
         workload=workload,
         split=split,
@@ -123,175 +109,43 @@ def find(id: str, folder: Path | None = None) -> Job:
     return Job(path)
 
 
-def list(owner: str = "", folder: Path | None = None) -> tuple[Job, ...]:
-    """The owner's jobs, the latest first. Folders that are no whole job are passed over."""
+def list(owner: str = "", folder: Path | None = None, **same: object) -> tuple[Job, ...]:
+    """The owner's jobs, the latest first. Folders that are no whole job are passed over.
+
+    same: what the plan must say, as in `list(owner, recipe=(step,), models=("cnn",), workload="digits")`.
+    """
+    if "recipe" in same:
+        same["recipe"] = plans.recipe(same["recipe"])  # type: ignore[arg-type]
     found = []
     for path in home(folder).glob(f"*/{plans.FILE}"):
         try:
             job = find(path.parent.name, path.parent.parent)
         except JobError:
             continue
-        if secrets.compare_digest(job.plan.owner, plans.hashed(owner)):
+        if job.belongs_to(owner) and all(getattr(job.plan, name) == value for name, value in same.items()):
             found.append(job)
     return tuple(sorted(found, key=lambda job: job.plan.created_s, reverse=True))
+
+
+def recall(key: str, owner: str = "", folder: Path | None = None) -> bool:
+    """Is the result with this key at hand? One that only a job of the owner's has is put where `apply` looks first.
+
+    key: what `step.key([model], workload, seed)` says. A damaged file counts as none.
+    """
+    from modelopt_core import codec, step
+
+    if step.kept(key):
+        return True
+    for path in home(folder).glob(f"*/{key}.mopt"):
+        try:
+            if find(path.parent.name, path.parent.parent).belongs_to(owner):
+                step.keep(codec.load(path), key)
+                return True
+        except ModelOptError:
+            continue
+    return False
 
 
 def running(folder: Path | None = None) -> int:
     """How many jobs have a living process, whoever owns them."""
     return sum(alive(path.parent) for path in home(folder).glob(f"*/{LOCK}"))
-
-
-def alive(path: Path) -> bool:
-    """Does the process of the job in this folder live? A dead one's lock is free; ended ones leave no lock file."""
-    lock = path / LOCK
-    try:
-        if not lock.is_file():
-            return False
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
-
-
-class Job:
-    """A job in its folder, seen from outside. Cheap to make, safe to keep; it only reads files and appends commands."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.id = path, path.name
-        self.plan = plans.read(path)
-        self._tail = journal.Tail(path / EVENTS)
-        self._events: tuple[journal.Record, ...] = ()
-        self._reading = threading.Lock()
-
-    def events(self, after: int = 0) -> tuple[journal.Record, ...]:
-        """What happened, without the first `after` events: ask again with the number of those that you have.
-
-        Each is a mapping with `time_s`, `kind` and, by kind, `state` (state, error, pid), `progress` (phase, step,
-        total, values), `stage` (label, branch, measurement, model), `best` (model) or `alive` (nothing else).
-        """
-        with self._reading:
-            self._events += tuple(e for e in self._tail.read() if isinstance(e.get("kind"), str))
-            return self._events[after:]
-
-    @property
-    def state(self) -> State:
-        """queued, running, paused, done, cancelled or failed; a process that died counts as failed, at once."""
-        return self._status()[0]
-
-    @property
-    def error(self) -> str | None:
-        """Why the job failed, in one sentence."""
-        return self._status()[1]
-
-    @property
-    def progress(self) -> Progress | None:
-        """The latest progress."""
-        event = self._latest("progress")
-        return None if event is None else plans.progress(event)
-
-    @property
-    def awaited(self) -> bool:
-        """Has a process been called that has not spoken yet?"""
-        event = self._latest("state")
-        return event is None or (event.get("state") == "queued" and "pid" not in event)
-
-    def pause(self) -> None:
-        """Stand still at the next report: after a batch, an epoch or a step, within half a second in a training."""
-        self._command("pause")
-
-    def step(self) -> None:
-        """Pause, or, when paused, go on to the next report and pause again."""
-        self._command("step")
-
-    def resume(self) -> None:
-        """Go on. A job that failed, died or was cancelled goes on from its last checkpoint: a step or an epoch."""
-        if self.state in ("failed", "cancelled"):
-            self._launch()
-        else:
-            self._command("resume")
-
-    def cancel(self) -> None:
-        """Stop within two seconds; what was finished stays. A job that has ended takes no notice of commands."""
-        self._command("cancel")
-
-    def result(self) -> Sequence[Stage]:
-        """What `recipe.run` returned, models included. Raises JobError while the job is not done."""
-        from modelopt_core.measure import Measurement
-        from modelopt_core.recipe import Stage
-
-        if (state := self.state) != "done":
-            raise JobError(f"job {self.id} is {state}; its result is there when it is done")
-        events = self.events()
-        begun = max((i for i, e in enumerate(events) if e.get("state") == "queued"), default=0)
-        return [
-            Stage(
-                str(event.get("label")),
-                plans.built(int, event.get("branch")),
-                self._model(event),
-                plans.built(Measurement, event.get("measurement")),
-            )
-            for event in events[begun:]
-            if event["kind"] == "stage"
-        ]
-
-    def best(self) -> nn.Module | None:
-        """The last good model: of a training the best so far, else the last step's; None before there is one."""
-        event = self._latest("stage", "best")
-        return None if event is None else self._model(event)
-
-    def remove(self) -> None:
-        """Delete the folder of a job that has ended."""
-        if (state := self.state) not in ENDED:
-            raise JobError(f"job {self.id} is {state}; cancel it before removing it")
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _status(self) -> tuple[State, str | None]:
-        lives = alive(self.path)  # before reading: what a dead process had to say is all there
-        event = self._latest("state") or {"state": "queued", "time_s": self.plan.created_s}
-        state: State = event["state"] if event.get("state") in STATES else "queued"
-        if state in ENDED:
-            return state, str(event["error"])[:1000] if event.get("error") else None
-        starting = self.awaited and abs(time.time() - plans.number(event.get("time_s"))) < START_S
-        return (state, None) if lives or starting else ("failed", DIED)
-
-    def _latest(self, *kinds: str) -> journal.Record | None:
-        return next((e for e in reversed(self.events()) if e["kind"] in kinds), None)
-
-    def _model(self, event: journal.Record) -> nn.Module:
-        from modelopt_core import codec
-
-        return codec.load(plans.model_file(self.path, event.get("model")))
-
-    def _command(self, name: str) -> None:
-        if self.state not in ENDED:
-            journal.append(self.path / COMMANDS, {"command": name})
-
-    def _launch(self) -> None:
-        """Start the process. It is nobody's child in spirit: a session of its own, not ended with ours."""
-        journal.append(self.path / EVENTS, {"time_s": time.time(), "kind": "state", "state": "queued"})
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        turns.share_cores(environment)
-        try:
-            (self.path / COMMANDS).unlink(missing_ok=True)  # what was said to an earlier process
-            with (self.path / "log.txt").open("ab") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "modelopt_core.jobs.process", str(self.path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise ModelOptError(f"cannot start the job's process ({error.strerror}); close other programs") from error
-        threading.Thread(target=self._reap, args=(process,), name=f"job {self.id}", daemon=True).start()
-
-    def _reap(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait for the process, so that it leaves no zombie; one that ended before its first word is told of here."""
-        process.wait()
-        with suppress(ModelOptError):
-            if self.awaited and not alive(self.path):
-                event = {"time_s": time.time(), "kind": "state", "state": "failed", "error": DIED}
-                journal.append(self.path / EVENTS, event)

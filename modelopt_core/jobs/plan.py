@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
 from modelopt_core.jobs.journal import size_bytes
+
+if TYPE_CHECKING:
+    from modelopt_core.step import Step
 
 T = TypeVar("T")
 FILE = "job.json"
@@ -86,6 +90,14 @@ def model_file(folder: Path, name: object) -> Path:
     if not isinstance(name, str) or not MODEL_FILE.fullmatch(name):
         raise JobError(f"the job names a model file {str(name)[:80]!r} that no job writes; start the job again")
     return folder / name
+
+
+def recipe(steps: Sequence[Step]) -> dict[str, Any]:
+    """The steps as job.json holds them."""
+    from modelopt_core.recipe import to_json
+
+    found: dict[str, Any] = json.loads(to_json(steps))
+    return found
 
 
 def hashed(owner: str) -> str:

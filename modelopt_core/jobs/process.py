@@ -8,7 +8,6 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,16 +71,13 @@ def work(worker: Worker) -> None:
 
 def finished_steps(folder: Path) -> None:
     """Put the models that an earlier process of this job finished where `Transform.apply` looks before it computes."""
-    from modelopt_core import codec, identity
-    from modelopt_core.cache import STORE
+    from modelopt_core import codec, step
 
     for path in folder.glob("?" * KEY_LENGTH + ".mopt"):
         try:
-            model = identity.stamp(codec.load(path), path.stem)
+            step.keep(codec.load(path), path.stem)
         except ModelOptError:  # damaged since: it will be made again
             path.unlink(missing_ok=True)
-        else:
-            STORE.get(("model", path.stem), partial(_same, model), _size_bytes)
 
 
 def explain(error: Exception, worker: Worker) -> str:
@@ -113,14 +109,6 @@ def _model(folder: Path, data: Workload, name: str) -> nn.Module:
     from modelopt_core import codec, zoo
 
     return codec.load(plans.model_file(folder, name)) if name.endswith(".mopt") else zoo.baseline(data.name, name)
-
-
-def _same(model: nn.Module) -> nn.Module:
-    return model
-
-
-def _size_bytes(model: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from pages.shared import (
     report,
     results,
     source,
+    work,
 )
 from pages.shared import trial as trials
 from pages.shared.dial import dial
@@ -47,8 +48,10 @@ class Technique:
 
     step: the step class; knob: the field that the Dial turns; question: what Learn asks; bars: which of layer_table's
     columns shows the effect of a setting; note: an honest word on speed for a setting, empty where there is none;
-    labels: names of choices on the screen where they differ from the core's; tabs: title → what draws a tab of the
-    page's own, after Layers, while it is open.
+    labels: names of choices on the screen where they differ from the core's; aside: fields behind a button; tabs:
+    title → what draws a tab of the page's own while it is open; always: such tabs that need no measured setting;
+    order: of Layers and these, if not as they come; settle: makes what the session holds fit the bench; strip: what
+    stands below the Dial in every view, unless Learn still asks.
     """
 
     step: type[Transform]
@@ -58,7 +61,12 @@ class Technique:
     note: Callable[[Any, Measurement], str]
     unit: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    aside: tuple[str, ...] = ()
     tabs: Mapping[str, Callable[[trials.Trial], None]] = field(default_factory=dict)
+    always: Mapping[str, Callable[[trials.Setting], None]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    settle: Callable[[bench.Bench], None] = lambda _: None
+    strip: Callable[[trials.Setting], None] | None = None
 
     @property
     def name(self) -> str:
@@ -93,6 +101,7 @@ def page(technique: Technique) -> None:
     """Draw a technique page."""
     controls.prepare(technique.step)
     here = bench.current()
+    technique.settle(here)
     if here.view == "present":
         st.fragment(_bar, key="bar")(technique)
     else:
@@ -101,9 +110,10 @@ def page(technique: Technique) -> None:
         st.fragment(_cards, key="cards")(technique)
         with st.container(border=True, key="dial-card"):
             if here.view != "present":
-                controls.draw(technique.step, but=technique.knob, labels=technique.labels)
+                controls.draw(technique.step, but=technique.knob, labels=technique.labels, aside=technique.aside)
             done = _sweep(technique).done
             st.fragment(_dial, key="dial", run_every=None if done else POLL_S)(technique, done)
+            st.fragment(_strip, key="strip")(technique)
         if here.view != "present":
             st.fragment(_tabs, key="tabs")(technique)
 
@@ -115,15 +125,17 @@ def _head(technique: Technique) -> None:
     )
 
 
-def _trial(technique: Technique) -> trials.Trial:
-    return trials.measure(bench.current(), controls.current(technique.step))
+def _trial(technique: Technique) -> trials.Trial | None:
+    """The setting, measured; None where that takes a job and none has done it."""
+    here, step = bench.current(), controls.current(technique.step)
+    return trials.measure(here, step) if work.kept(here, step) else None
 
 
 def _bar(technique: Technique) -> None:
     export = None
     with suppress(ModelOptError):  # the cards say it; the way out of this view stays
-        trial = _trial(technique)
-        export = partial(report.html, trial, technique.note(trial.step, trial.measurement))
+        if trial := _trial(technique):
+            export = partial(report.html, trial, technique.note(trial.step, trial.measurement))
     present.bar(technique.name, technique.step, controls.keys(technique.step), export)
 
 
@@ -134,6 +146,9 @@ def _sweep(technique: Technique) -> trials.Sweep:
 def _cards(technique: Technique) -> None:
     with calm(first=True):
         trial = _trial(technique)
+        if trial is None:
+            work.panel(bench.current(), controls.current(technique.step))
+            return
         note = technique.note(trial.step, trial.measurement)
         cards.draw(trial, note, big=trial.bench.view == "present", asking=_asking(technique))
         history.record(technique.name, controls.keys(technique.step), trial.bench, trial.step, trial.on_curve)
@@ -142,12 +157,12 @@ def _cards(technique: Technique) -> None:
 def _dial(technique: Technique, was_done: bool) -> None:
     with calm():
         here, step = bench.current(), controls.current(technique.step)
-        sweep, trial = _sweep(technique), _trial(technique)
+        sweep, trial, start = _sweep(technique), _trial(technique), trials.start(here)
         knob, info = technique.step.knob(technique.knob), technique.step.model_fields[technique.knob]
         key = dial_key(technique, here)
         guessed = guess.made(key) if here.view == "learn" else None
         if here.view == "learn":
-            _ask(technique, guessed, sweep, trial)
+            _ask(technique, guessed, sweep, start)
         value = getattr(step, technique.knob)
         dial(
             key,
@@ -156,7 +171,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
             high=knob.high,
             step=knob.step,
             points=curve_rows(sweep.points, value, trial),
-            baseline=percent_base(trial),
+            baseline=percent_base(start),
             label=f"{technique.name}: {info.title}. {info.description}",
             symbol=knob.symbol,
             unit=technique.unit,
@@ -172,17 +187,25 @@ def _dial(technique: Technique, was_done: bool) -> None:
             st.rerun()  # ends the polling
 
 
+def _strip(technique: Technique) -> None:
+    if technique.strip and not _asking(technique):
+        with calm():
+            technique.strip(trials.Setting(bench.current(), controls.current(technique.step)))
+
+
 def _asking(technique: Technique) -> bool:
     """Learn, and the guess is still to come: nothing on the page gives the score away."""
     here = bench.current()
     return here.view == "learn" and guess.made(dial_key(technique, here)) is None
 
 
-def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep, trial: trials.Trial) -> None:
+def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep, start: Measurement) -> None:
     knob = technique.step.knob(technique.knob)
     said = "The curve is measured, and hidden until you have guessed."
-    if guessed is not None:
-        said = guess.answer(guessed, sweep, trial.start, knob)
+    if not sweep.total:
+        said = "Nobody has measured it yet. Guess, then run it."
+    elif guessed is not None:
+        said = guess.answer(guessed, sweep, start, knob)
     st.html(f'<div class="mo-ask"><b>{escape(technique.question)}</b><p>{escape(said)}</p></div>')
 
 
@@ -204,22 +227,35 @@ def _released(technique: Technique, key: str) -> None:
     view = st.session_state["view"]
     if view == "learn":
         guess.make(key, float(value))  # type: ignore[arg-type]
-    st.rerun(["cards", "dial", "bar", "history"] if view == "present" else ["cards", "dial", "tabs", "history"])
+    st.rerun(["cards", "dial", "strip", "bar" if view == "present" else "tabs", "history"])
 
 
 def _tabs(technique: Technique) -> None:
     with calm():
-        trial, hidden = _trial(technique), _asking(technique)
+        setting = trials.Setting(bench.current(), controls.current(technique.step))
+        trial, hidden, view = _trial(technique), _asking(technique), setting.bench.view
         drawn: dict[str, Callable[[], None]] = {
-            "Layers": lambda: layer_table.draw(trial, technique.bars(trial.step)),
-            **{title: partial(draw, trial) for title, draw in technique.tabs.items()},
-            "Examples": lambda: examples.draw(trial),
-            "Source": lambda: source.draw(trial),
-            "Numbers": lambda: results.draw(trial, technique.knob, _sweep(technique).points),
+            "Source": lambda: source.draw(setting),
+            "Numbers": lambda: results.draw(setting, technique.knob, _sweep(technique).points),
         }
-        first = "Source" if trial.bench.view == "learn" else "Layers"
-        tabs = st.tabs(list(drawn), key=f"tabs-{technique.name}-{trial.bench.view}", default=first, on_change="rerun")
-        for tab, (title, draw) in zip(tabs, drawn.items(), strict=True):
+        for title, draw in _of_a_trial(technique).items():
+            drawn[title] = partial(draw, trial) if trial else work.to_come
+        for title, show in technique.always.items():
+            drawn[title] = partial(show, trial or setting)
+        titles = technique.order or ("Layers", *technique.tabs, *technique.always)
+        names = [*titles, "Examples", "Source", "Numbers"]
+        first = "Source" if view == "learn" else "Layers"
+        tabs = st.tabs(names, key=f"tabs-{technique.name}-{view}", default=first, on_change="rerun")
+        for tab, title in zip(tabs, names, strict=True):
             if tab.open:
                 with tab:
-                    st.caption(cards.HIDDEN) if hidden and title not in ("Layers", "Source") else draw()
+                    st.caption(cards.HIDDEN) if hidden and title not in ("Layers", "Source") else drawn[title]()
+
+
+def _of_a_trial(technique: Technique) -> dict[str, Callable[[trials.Trial], None]]:
+    """The tabs that need a measured setting."""
+    return {
+        "Layers": lambda trial: layer_table.draw(trial, technique.bars(trial.step)),
+        **technique.tabs,
+        "Examples": examples.draw,
+    }

@@ -11,7 +11,7 @@ from torch import nn
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
 from modelopt_core.step import Step
-from pages.shared import address
+from pages.shared import address, work
 from pages.shared.bench import Bench, load_model, one_of
 
 MOST_STEPS = 8  # in a link that somebody else may have made
@@ -36,7 +36,7 @@ class Pin:
         model = load_model(bench.workload.name, self.model_name)
         for step in self.steps:
             assert isinstance(step, mo.Transform)
-            model = step.apply(model, bench.workload)
+            model = work.apply(step, model, bench.workload)
         return model
 
 
@@ -76,8 +76,11 @@ def _parsed(text: str, bench: Bench) -> Pin:
     workload, _, model_name = on.partition("/") if isinstance(on, str) else ("", "", "")
     one_of("workload of the pin", workload, [bench.workload.name])
     for step in steps:
-        if not isinstance(step, mo.Transform) or step.lasts:  # training: minutes, for a link
-            raise ModelOptError(f"a pin is made of quick steps on one model, not {step.name} with training")
+        if not isinstance(step, mo.Transform):
+            raise ModelOptError(f"a pin is made of steps on one model, as the pages release them, not {step.name}")
     if len(steps) > MOST_STEPS:
         raise ModelOptError(f"a pin of {len(steps)} steps is too long; at most {MOST_STEPS} are allowed")
-    return Pin(one_of("model of the pin", model_name, bench.workload.models), steps)
+    pinned = Pin(one_of("model of the pin", model_name, bench.workload.models), steps)
+    if any(step.lasts for step in steps):  # training: minutes, for a link
+        pinned.model(bench)
+    return pinned

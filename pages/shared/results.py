@@ -12,11 +12,11 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
 from modelopt_core.recipe import Point
-from pages.shared import cards, history, pin, units
+from pages.shared import cards, history, pin, units, work
 from pages.shared.bench import Bench, load_model
 from pages.shared.history import Run
 from pages.shared.sheet import Cell, to_csv
-from pages.shared.trial import Trial
+from pages.shared.trial import Setting
 
 PERCENT, MS, RATIO = "%.1f %%", "%.3f ms", "%.2f ×"
 COLUMNS = {
@@ -26,11 +26,11 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def draw(trial: Trial, knob: str, points: Sequence[Point]) -> None:
+def draw(setting: Setting, knob: str, points: Sequence[Point]) -> None:
     """Two tables: the runs of this session and the points of the curve."""
-    _runs(trial.bench)
+    _runs(setting.bench)
     st.space("small")
-    _curve(trial, knob, points)
+    _curve(setting, knob, points)
 
 
 def numbers_of(found: Measurement) -> dict[str, Cell]:
@@ -97,7 +97,7 @@ def _pin(here: Bench, run: Run | None) -> None:
         st.rerun()
 
 
-def _curve(trial: Trial, knob: str, points: Sequence[Point]) -> None:
+def _curve(setting: Setting, knob: str, points: Sequence[Point]) -> None:
     found = sorted(points, key=lambda p: p.value)
     rows: list[dict[str, Cell]] = [{knob: p.value, **numbers_of(p.measurement)} for p in found]
     st.html(
@@ -110,7 +110,7 @@ def _curve(trial: Trial, knob: str, points: Sequence[Point]) -> None:
         key="curve-table",
         column_config=_config(),
         height=248,
-        alt=f"Score, size and latency at every measured {knob} of {trial.step.name}",
+        alt=f"Score, size and latency at every measured {knob} of {setting.step.name}",
     )
     _download("Curve as CSV", rows, "modelopt-curve.csv", "curve-csv")
 
@@ -136,7 +136,7 @@ def _side_by_side(here: Bench, first: Run, second: Run) -> str:
     changes = ["", units.change(a.size_bytes / b.size_bytes, "smaller", "larger", "same size"), "", ""]
     changes[3] = cards.fewer(a.macs, b.macs)
     if first.workload == second.workload == here.workload.name:
-        models = [run.step.apply(load_model(run.workload, run.model), here.workload) for run in (first, second)]
+        models = [work.apply(run.step, load_model(run.workload, run.model), here.workload) for run in (first, second)]
         found = mo.compare(models[0], models[1], here.workload, runtime=here.runtime, device=here.device)
         changes[0] = f"{units.points(found.delta.value)}, {cards.significance(found)}; {cards.flips(found)}"
     body = "".join(

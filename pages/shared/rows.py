@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from modelopt_core.measure import Measurement
 from modelopt_core.recipe import Point
 from pages.shared.dial import point
 from pages.shared.trial import Trial
@@ -11,14 +12,14 @@ from pages.shared.trial import Trial
 Row = dict[str, float | bool | None]
 
 
-def curve_rows(points: Sequence[Point], value: float, trial: Trial) -> list[Row]:
-    """The curve's points, and the released setting itself, which may lie between them."""
+def curve_rows(points: Sequence[Point], value: float, trial: Trial | None) -> list[Row]:
+    """The curve's points, and the released setting itself, if it is measured; it may lie between them."""
     found = [point(p.value, p.measurement) for p in list(points)]
-    if not any(row["x"] == value for row in found):
+    if trial is not None and not any(row["x"] == value for row in found):
         found.append(point(value, trial.on_curve))
     return found
 
 
-def percent_base(trial: Trial) -> dict[str, float]:
-    """What is 100 %."""
-    return {"size_bytes": trial.start.size_bytes, "latency_ms": trial.start.latency_ms.value}
+def percent_base(start: Measurement) -> dict[str, float]:
+    """What is 100 %: the model as it came."""
+    return {"size_bytes": start.size_bytes, "latency_ms": start.latency_ms.value}

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import os
 import re
+import secrets
 import sys
 import threading
 import tomllib
@@ -25,6 +26,9 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parents[2]  # holds app.py, in a checkout and in the wheel's modelopt_studio
 WARM = ("modelopt_core.api",)  # and nothing that a page does not need: two cores are starting a browser as well
 YEAR = "public, max-age=31536000, immutable"
+OWNER = "modelopt_owner"  # no script reads it, no other site sends it, and no URL holds it
+TOKEN = re.compile(rf"(?:^|; ?){OWNER}=[0-9a-f]{{64}}(?:;|$)".encode())
+COOKIE = "Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax"
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,7 +64,10 @@ def content_security_policy() -> str:
 
 
 class Headers:
-    """ASGI middleware: protective headers on every HTTP response; plotly.min.js fetched early and kept."""
+    """ASGI middleware: protective headers on every HTTP response; plotly.min.js fetched early and kept.
+
+    With its first page a browser gets a secret, by which its jobs find it again (see pages/shared/owner.py).
+    """
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
         self.app = app
@@ -88,10 +95,13 @@ class Headers:
                 extra = dict(self.headers)
                 if versioned and message["status"] == 200:
                     extra["cache-control"] = YEAR
-                if (b"content-type", b"text/html; charset=utf-8") in message["headers"]:
+                page = (b"content-type", b"text/html; charset=utf-8") in message["headers"]
+                if page:
                     when = "prefetch" if scope["path"] == "/" else "preload"  # Home has no curve, but is a click away
                     extra["link"] = f"</{plotly_url()}>; rel={when}; as=script"
                 message["headers"] = _merged(message, extra)
+                if page and not _owned(scope):
+                    message["headers"].append((b"set-cookie", f"{OWNER}={secrets.token_hex(32)}; {COOKIE}".encode()))
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
@@ -100,6 +110,11 @@ class Headers:
 def _merged(message: MutableMapping[str, Any], extra: dict[str, str]) -> list[tuple[bytes, bytes]]:
     kept = [(name, value) for name, value in message.get("headers", []) if name.decode().lower() not in extra]
     return kept + [(name.encode(), value.encode()) for name, value in extra.items()]
+
+
+def _owned(scope: Scope) -> bool:
+    """Does the request bring a secret of ours?"""
+    return any(name == b"cookie" and TOKEN.search(value) for name, value in scope["headers"])
 
 
 def build(*, browser: bool = False) -> App:

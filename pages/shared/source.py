@@ -9,38 +9,38 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.step import Step
 from pages.shared import pin
-from pages.shared.trial import Trial
+from pages.shared.trial import Setting
 
 
-def draw(trial: Trial) -> None:
+def draw(setting: Setting) -> None:
     """Left the functions that the setting names, right the setting."""
-    functions, setting = st.columns([3, 2], gap="large")
+    functions, texts = st.columns([3, 2], gap="large")
     with functions:
-        for name, info in type(trial.step).model_fields.items():
-            registry = trial.step.registry(name)
+        for name, info in type(setting.step).model_fields.items():
+            registry = setting.step.registry(name)
             if registry is None:
                 continue
-            entry = registry[getattr(trial.step, name)]
+            entry = registry[getattr(setting.step, name)]
             st.html(f'<p class="mo-foot">{escape(info.title or name)}: <b>{escape(entry.name)}</b></p>')
             st.code(entry.source, language="python", wrap_lines=True)
-    with setting:
+    with texts:
         st.html('<p class="mo-foot">This setting as Python</p>')
-        st.code(python(trial), language="python", wrap_lines=True)
+        st.code(python(setting), language="python", wrap_lines=True)
         st.html('<p class="mo-foot">as a recipe: save it as recipe.json</p>')
-        st.code(mo.to_json((trial.step,)), language="json")
+        st.code(mo.to_json((setting.step,)), language="json")
         st.html('<p class="mo-foot">and run it without a screen</p>')
-        st.code(command(trial), language="bash", wrap_lines=True)
+        st.code(command(setting), language="bash", wrap_lines=True)
 
 
-def python(trial: Trial) -> str:
+def python(setting: Setting) -> str:
     """A program that measures what the cards show."""
-    here, pinned = trial.bench, pin.current(trial.bench)
+    here, pinned = setting.bench, pin.current(setting.bench)
     lines = [
         "import modelopt_core as mo",
         "",
         f"w = mo.workload({here.workload.name!r})",
         f"model = mo.baseline({here.workload.name!r}, {here.model_name!r})",
-        f"step = {call(trial.step)}",
+        f"step = {call(setting.step)}",
         "small = step.apply(model, w)",
     ]
     against = "model"
@@ -58,9 +58,9 @@ def call(step: Step) -> str:
     return f"mo.{step.name}(\n{fields})"
 
 
-def command(trial: Trial) -> str:
+def command(setting: Setting) -> str:
     """The same on the command line."""
-    here = trial.bench
+    here = setting.bench
     more = "" if here.runtime == "onnx" else f" --runtime {here.runtime}"
     more += "" if here.device == "cpu" else f" --device {here.device}"
     return f"modelopt run recipe.json --workload {here.workload.name} --model {here.model_name}{more}"

@@ -43,6 +43,16 @@ def milliseconds_interval(estimate: Estimate) -> str:
     return f"{_milliseconds(estimate.low)}{SPACE}{DASH}{SPACE}{milliseconds(estimate.high)}"
 
 
+def duration(seconds: float) -> str:
+    """3.2 → 3 s, 75 → 1 min 15 s, 7300 → 2 h 2 min"""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole}{SPACE}s"
+    if whole < 3600:
+        return f"{whole // 60}{SPACE}min" + (f" {whole % 60}{SPACE}s" if whole % 60 else "")
+    return f"{whole // 3600}{SPACE}h" + (f" {whole % 3600 // 60}{SPACE}min" if whole % 3600 >= 60 else "")
+
+
 def whole(count: float) -> str:
     """21386 → 21,386"""
     return f"{round(count):,}"

@@ -260,7 +260,8 @@ function showReading(dial, reading) {
     write(strong, words[name][0] === "–" ? "–" : about + words[name][0]);
     write(small, words[name][1]);
   }
-  write(dial.how, about ? "≈ between two points" : reading && !reading.measured ? "simulated" : "");
+  const unknown = dial.data.progress || hidden(dial) ? "" : "not measured";
+  write(dial.how, about ? "≈ between two points" : !reading ? unknown : reading.measured ? "" : "simulated");
   if (!reading) return "";
   return `${about ? "about " : ""}score ${words.score[0]}, size ${words.size[0]}, latency ${words.latency[0]} of baseline`;
 }

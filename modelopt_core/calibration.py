@@ -1,0 +1,71 @@
+"""Is a model right as often as it says? Reliability, its summary in one number, and the scalar that mends most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modelopt_core.errors import ModelOptError
+
+BINS = 15
+LOWEST, HIGHEST = 0.01, 100.0  # temperatures; beyond, the answers of float32 no longer change
+STEPS, CLOSE = 50, 1e-7
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Examples of like confidence: how sure the model was on average, and how often it was right."""
+
+    confidence: float
+    score: float
+    n: int
+
+
+def reliability(confidence: Tensor, scores: Tensor, bins: int = BINS) -> list[Bin]:
+    """Bins of equal mass, the least sure first: confidence (N,) in [0, 1], scores (N,) of right or wrong.
+
+    Source: Nguyen and O'Connor, Posterior calibration and exploratory analysis for NLP models, arXiv 1508.05154.
+    """
+    if bins < 1 or len(confidence) == 0:
+        raise ModelOptError(f"{bins} bins of {len(confidence)} examples make no curve; at least 1 of each is needed")
+    order = confidence.argsort(stable=True)
+    parts = zip(confidence[order].tensor_split(bins), scores[order].tensor_split(bins), strict=True)
+    return [Bin(float(c.double().mean()), float(s.double().mean()), len(c)) for c, s in parts if len(c)]
+
+
+def ece(confidence: Tensor, scores: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error: |right − sure| averaged over the bins of `reliability`, by their size.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, arXiv 1706.04599, eq. 3; equal-mass bins.
+    """
+    found = reliability(confidence, scores, bins)
+    return sum(b.n * abs(b.score - b.confidence) for b in found) / len(confidence)
+
+
+def fit_temperature(said: Tensor, targets: Tensor) -> float:
+    """The temperature T whose softmax(log p / T) has the least log loss: (N, K) log-probabilities, targets (N,).
+
+    Newton's method in 1 / T, where the loss is convex: slope E[log p] − log p of the truth, curvature Var[log p].
+    Source: Guo et al., On Calibration of Modern Neural Networks, arXiv 1706.04599, sec. 4.2.
+    """
+    said = said.double()
+    truth = said.gather(1, targets[:, None])[:, 0]  # (N,)
+    low, high, cold = 1 / HIGHEST, 1 / LOWEST, 1.0  # of 1 / T
+    for _ in range(STEPS):
+        p = torch.softmax(cold * said, dim=1)
+        expected = (p * said).sum(dim=1)
+        slope = float((expected - truth).mean())
+        curvature = float(((p * said.square()).sum(dim=1) - expected.square()).mean())
+        low, high = (low, cold) if slope > 0 else (cold, high)
+        step = cold - slope / curvature if curvature > 0 else 0.0
+        before, cold = cold, step if low < step < high else (low + high) / 2
+        if abs(cold - before) < CLOSE * cold:
+            break
+    return 1 / cold
+
+
+def tempered(said: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities (…, K) at another temperature: flatter above 1, sharper below; the answers stay."""
+    return torch.log_softmax(said / temperature, dim=-1)

@@ -1,0 +1,11 @@
+"""Cascades: the first model answers what it is sure of, the next is asked about the rest.
+
+confidences.py says how sure an answer is, step.py builds the module that really skips, flow.py computes who leaves
+where, what it costs and which thresholds are best.
+"""
+
+from modelopt_core.cascade.confidences import CONFIDENCES
+from modelopt_core.cascade.flow import Choice, Flow, best_thresholds, flow, front
+from modelopt_core.cascade.step import Cascade
+
+__all__ = ["CONFIDENCES", "Cascade", "Choice", "Flow", "best_thresholds", "flow", "front"]

@@ -1,0 +1,163 @@
+"""The step and its modules: gates, each a model that also says how sure it is, and the cascade that stops at one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from modelopt_core.calibration import fit_temperature, tempered
+from modelopt_core.cascade.confidences import CONFIDENCES
+from modelopt_core.composite import COMPOSITES, Call, Composite, classes, compose
+from modelopt_core.errors import ModelOptError
+from modelopt_core.events import Report
+from modelopt_core.measure import predictions
+from modelopt_core.step import STEPS, Combine, Knob, Named
+from modelopt_core.workload import Workload
+
+
+@COMPOSITES.register("gate")
+class Gate(Composite):
+    """One stage, one graph: inputs (b, *shape) -> (b, K + 1), log-probabilities and how sure they are.
+
+    temperature: (), divides the logits first.
+    """
+
+    called = "Gate"
+    temperature: Tensor
+
+    def __init__(self, members: Sequence[nn.Module], confidence: str) -> None:
+        super().__init__()
+        self.confidence = CONFIDENCES[confidence].name
+        self.members = nn.ModuleList(members)
+        self.register_buffer("temperature", torch.ones(()))
+
+    def answer(self, said: Tensor) -> Tensor:
+        cooled = torch.log_softmax(said[0] / self.temperature, dim=-1)
+        return torch.cat([cooled, CONFIDENCES[self.confidence](cooled)[:, None]], dim=-1)
+
+    def extra_repr(self) -> str:
+        """What a printed model says, and what makes it another model."""
+        return f"confidence={self.confidence}"
+
+
+@COMPOSITES.register("cascade")
+class Staged(Composite):
+    """Gates in order; an example leaves at the first that is sure enough. thresholds: (S − 1,), the last has none."""
+
+    called = "Cascade"
+    thresholds: Tensor
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.register_buffer("thresholds", torch.ones(len(members) - 1))
+
+    @property
+    def skips(self) -> bool:
+        return True
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The models inside the gates."""
+        return [gate.get_submodule("members.0") for gate in self.members]
+
+    def gated(self, said: Tensor) -> Tensor:
+        """What the models said, (S, B, K), as the gates pass it on: (S, B, K + 1)."""
+        return torch.stack([gate.answer(one[None]) for gate, one in zip(self.members, said, strict=True)])  # type: ignore[operator]
+
+    def answer(self, said: Tensor) -> Tensor:
+        passed = self.gated(said)
+        at = stops(passed[..., -1], self.thresholds)
+        return passed[at, torch.arange(len(at)), :-1]
+
+    def used(self, said: Tensor) -> Tensor:
+        """(S, B): 1 for every stage up to the one where the example left."""
+        at = stops(self.gated(said)[..., -1], self.thresholds)
+        return (torch.arange(len(said))[:, None] <= at).float()
+
+    def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
+        """Every stage is asked about those examples only that no earlier one was sure of."""
+        said = calls[0](inputs)  # (b, K + 1)
+        waiting = None  # indices of those that go on; None for all
+        for call, threshold in zip(calls[1:], self.thresholds.tolist(), strict=True):
+            unsure = (said[:, -1] if waiting is None else said[waiting, -1]) < threshold
+            if not unsure.any():
+                break
+            waiting = unsure.nonzero()[:, 0] if waiting is None else waiting[unsure]
+            said = said.index_put((waiting,), call(inputs[waiting]))
+        return said[:, :-1]
+
+
+def stops(confidence: Tensor, thresholds: Tensor | Sequence[float]) -> Tensor:
+    """(S, N) confidences, (S − 1,) thresholds -> (N,): the first stage as sure as its threshold, else the last."""
+    limits = torch.as_tensor(thresholds, dtype=confidence.dtype)
+    sure = confidence[:-1] >= limits[:, None]
+    return torch.cat([sure, torch.ones_like(sure[:1])]).int().argmax(dim=0)
+
+
+@STEPS.register("Cascade")
+class Cascade(Combine):
+    """Ask the pool's models in order, the cheap one first; stop at the first that is sure. The rest does not run."""
+
+    sentence: ClassVar[str] = "Ask the cheap model first, the dear one only in doubt. How sure is sure enough?"
+    formula: ClassVar[str] = "stop where c(p) ≥ t"
+
+    threshold: Annotated[float, Knob(0.0, 1.0, 0.01, "t")] = Field(
+        0.9, ge=0, le=1, title="Threshold", description="How sure a stage must be for its answer to stand."
+    )
+    confidence: Annotated[str, Named(CONFIDENCES)] = Field(
+        "max_prob", title="Confidence", description="How sure an answer is."
+    )
+    calibrate: bool = Field(
+        False, title="Calibrate", description="Divide each stage's logits by a temperature fitted on val first."
+    )
+    thresholds: tuple[float, ...] = Field(
+        (), max_length=63, title="Thresholds", description="One per stage but the last, instead of one for all."
+    )
+
+    @field_validator("thresholds")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        wrong = [t for t in value if not 0 <= t <= 1]
+        if wrong:
+            raise ModelOptError(
+                f"Cascade: a threshold of {wrong[0]:g} is not allowed; thresholds are numbers ≥ 0 and ≤ 1"
+            )
+        return value
+
+    def limits(self, stages: int) -> tuple[float, ...]:
+        """The thresholds of so many stages, (stages − 1,)."""
+        if self.thresholds and len(self.thresholds) != stages - 1:
+            raise ModelOptError(
+                f"Cascade has {len(self.thresholds)} thresholds, the pool {stages} models; give {stages - 1}, one for "
+                "every model but the last"
+            )
+        return self.thresholds or (self.threshold,) * (stages - 1)
+
+    def temperatures(self, models: Sequence[nn.Module], workload: Workload) -> tuple[float, ...]:
+        """(S,): fitted on val, or 1."""
+        if not self.calibrate:
+            return (1.0,) * len(models)
+        said = [predictions(model, workload).outputs.log_probabilities for model in models]
+        return tuple(fit_temperature(one, workload.val.targets) for one in said)
+
+    def sure(self, said: Tensor, temperatures: Sequence[float]) -> Tensor:
+        """What the models said, log-probabilities (S, N, K) -> (S, N): how sure each is after its temperature."""
+        pairs = zip(said, temperatures, strict=True)
+        return torch.stack([CONFIDENCES[self.confidence](tempered(one, t)) for one, t in pairs])
+
+    def combine(
+        self, models: Sequence[nn.Module], workload: Workload, generator: torch.Generator, report: Report
+    ) -> nn.Module:
+        classes(models, workload.example, self.name)
+        limits = self.limits(len(models))
+        gates = [compose("gate", [model], confidence=self.confidence) for model in models]
+        for gate, temperature in zip(gates, self.temperatures(models, workload), strict=True):
+            gate.get_buffer("temperature").fill_(temperature)
+        whole = compose("cascade", gates)
+        whole.get_buffer("thresholds").copy_(torch.tensor(limits))
+        return whole

@@ -1,0 +1,90 @@
+"""Several models as one: what every combined module is, whichever technique made it.
+
+A composite knows two ways to its answer: `run` asks its members about inputs, as a file or a server would, and `answer`
+computes the same from what the members have said before. The second makes sliders instant, the first is what is timed.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from modelopt_core.errors import ModelOptError
+from modelopt_core.registry import Registry
+from modelopt_core.spec import Composition, spec_of
+
+Call = Callable[[Tensor], Tensor]  # inputs (b, *shape) -> logits (b, K): a module, or one that was compiled
+COMPOSITES: Registry[Callable[..., Composite]] = Registry("composite")
+
+
+class Composite(nn.Module):
+    """A module made of `members`. called: the step that makes it, for people."""
+
+    called: ClassVar[str]
+    members: nn.ModuleList
+
+    @property
+    def skips(self) -> bool:
+        """Do some inputs not need all of it? Then no fixed graph can say it: Python branches between the members."""
+        return any(getattr(member, "skips", False) for member in self.members)
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The models whose log-probabilities `answer` wants, in order."""
+        return list(self.members)
+
+    @abstractmethod
+    def answer(self, said: Tensor) -> Tensor:
+        """What the parts said, log-probabilities (M, B, K) -> (B, K): the whole's log-probabilities."""
+
+    def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
+        """inputs (b, *shape) -> log-probabilities (b, K). calls: the members, as modules or compiled."""
+        return self.answer(torch.stack([torch.log_softmax(call(inputs), dim=-1) for call in calls]))
+
+    def used(self, said: Tensor) -> Tensor:
+        """(M, B) in [0, 1]: which parts ran for which example, from what all of them would say, (M, B, K)."""
+        return torch.ones(said.shape[:2])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs (b, *shape) -> log-probabilities (b, K)."""
+        return self.run(list(self.members), inputs)
+
+
+def compose(kind: str, members: Sequence[nn.Module], **arguments: str) -> Composite:
+    """The composite in eval mode; where every member has a spec, its own is noted, so that a file can make it again."""
+    whole: Composite = COMPOSITES[kind](members, **arguments)
+    specs = [spec_of(member) for member in members]
+    if first := specs[0]:
+        known = tuple(spec for spec in specs if spec)
+        if len(known) == len(specs):
+            told = tuple(sorted(arguments.items()))
+            whole.__dict__["spec"] = Composition(kind, told, first.input_shape, first.input_dtype, members=known)
+    return whole.eval()
+
+
+def classes(models: Sequence[nn.Module], example: Tensor, step: str) -> int:
+    """K, the same for all models; ModelOptError for fewer than two models and for models that don't fit together.
+
+    example: one input (1, *shape); step: who asks, for the error.
+    """
+    if len(models) < 2:
+        raise ModelOptError(f"{step} needs at least 2 models, the pool has {len(models)}; add another to the pool")
+    found = []
+    for at, model in enumerate(models, start=1):
+        try:
+            with torch.no_grad():
+                found.append(model(example).shape[-1])
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = str(error).split("\n")[0][:100]
+            raise ModelOptError(
+                f"model {at} of {step} does not take inputs {tuple(example.shape[1:])} ({reason}); "
+                "choose models of one workload"
+            ) from None
+    if len(set(found)) > 1:
+        told = ", ".join(map(str, found))
+        raise ModelOptError(f"the models of {step} answer with {told} classes; choose models of one workload")
+    return int(found[0])

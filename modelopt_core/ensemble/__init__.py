@@ -1,0 +1,22 @@
+"""Ensembles: several models answer the same question, and a rule makes one answer of theirs.
+
+rules.py says how answers are combined, weights.py finds the best weights, diversity.py tells whether the members differ
+enough to be worth their cost, step.py builds the module.
+"""
+
+from modelopt_core.ensemble.diversity import Diversity, diversity, leave_one_out, uncertainty
+from modelopt_core.ensemble.rules import RULES
+from modelopt_core.ensemble.step import Ensemble
+from modelopt_core.ensemble.weights import Solved, best_weights, greedy_weights
+
+__all__ = [
+    "RULES",
+    "Diversity",
+    "Ensemble",
+    "Solved",
+    "best_weights",
+    "diversity",
+    "greedy_weights",
+    "leave_one_out",
+    "uncertainty",
+]

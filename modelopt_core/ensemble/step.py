@@ -1,0 +1,89 @@
+"""The step and its module: members with weights under one rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, fx, nn
+
+from modelopt_core.composite import COMPOSITES, Composite, classes, compose
+from modelopt_core.ensemble.rules import RULES
+from modelopt_core.errors import ModelOptError
+from modelopt_core.events import Report
+from modelopt_core.step import STEPS, Combine, Named
+from modelopt_core.workload import Workload
+
+
+def combined(rule: str, said: Tensor, weights: Tensor) -> Tensor:
+    """A rule by name: log-probabilities (M, B, K), weights (M,) -> (B, K)."""
+    result: Tensor = RULES[rule](said, weights)
+    return result
+
+
+fx.wrap("combined")  # to a tracer a rule is one operator, whatever it does inside
+
+
+@COMPOSITES.register("ensemble")
+class Combined(Composite):
+    """Members whose answers a rule makes one. weights: (M,), they sum to 1."""
+
+    called = "Ensemble"
+    weights: Tensor
+
+    def __init__(self, members: Sequence[nn.Module], rule: str) -> None:
+        super().__init__()
+        self.rule = RULES[rule].name
+        self.members = nn.ModuleList(members)
+        self.register_buffer("weights", torch.full((len(members),), 1 / len(members)))
+
+    def answer(self, said: Tensor) -> Tensor:
+        return combined(self.rule, said, self.weights)
+
+    def extra_repr(self) -> str:
+        """What a printed model says, and what makes it another model."""
+        return f"rule={self.rule}"
+
+
+@STEPS.register("Ensemble")
+class Ensemble(Combine):
+    """Ask all members, weigh what they say, answer once. A member without weight is left out of the network."""
+
+    sentence: ClassVar[str] = "Ask several models at once. Whose word should count how much?"
+    formula: ClassVar[str] = "p = Σ wₘ pₘ"
+
+    rule: Annotated[str, Named(RULES)] = Field("mean", title="Rule", description="How answers become one.")
+    weights: tuple[float, ...] = Field(
+        (),
+        max_length=64,
+        title="Weights",
+        description="One per model of the pool, scaled to sum to 1; none: all equal.",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _usable(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        wrong = [w for w in value if not (math.isfinite(w) and w >= 0)]
+        if wrong:
+            raise ModelOptError(f"Ensemble: a weight of {wrong[0]:g} is not allowed; weights are numbers ≥ 0")
+        if value and not sum(value) > 0:
+            raise ModelOptError("Ensemble: all weights are zero, nobody would be asked; give one model a weight")
+        return value
+
+    def combine(
+        self, models: Sequence[nn.Module], workload: Workload, generator: torch.Generator, report: Report
+    ) -> nn.Module:
+        classes(models, workload.example, self.name)
+        weights = self.weights or (1.0,) * len(models)
+        if len(weights) != len(models):
+            raise ModelOptError(
+                f"Ensemble has {len(weights)} weights, the pool {len(models)} models; give every model one weight"
+            )
+        asked = [at for at, weight in enumerate(weights) if weight > 0]
+        whole = compose("ensemble", [models[at] for at in asked], rule=self.rule)
+        shares = torch.tensor([weights[at] for at in asked], dtype=torch.float64)
+        whole.get_buffer("weights").copy_(shares / shares.sum())
+        return whole

@@ -1,0 +1,38 @@
+// A bar and small curves that are kept and moved, never rebuilt: a training reports twice a second.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function draw(figure, plot) {
+  figure.className = plot.role;
+  figure.querySelector("figcaption span").textContent = plot.title;
+  figure.querySelector("figcaption b").textContent = plot.value;
+  const svg = figure.querySelector("svg");
+  svg.setAttribute("aria-label", plot.alt);
+  const ys = plot.lines.flatMap((line) => line.y);
+  const [low, high] = [Math.min(...ys), Math.max(...ys)];
+  const right = Math.max(plot.right, 1);
+  while (svg.children.length < plot.lines.length) svg.append(document.createElementNS(SVG, "path"));
+  while (svg.children.length > plot.lines.length) svg.lastChild.remove();
+  plot.lines.forEach((line, i) => {
+    const at = (x, y) => `${((100 * x) / right).toFixed(2)},${(96 - (92 * (y - low)) / (high - low || 1)).toFixed(2)}`;
+    svg.children[i].setAttribute("d", `M${line.x.map((x, j) => at(x, line.y[j])).join("L")}`);
+    svg.children[i].classList.toggle("second", i > 0);
+  });
+}
+
+export default function ({ data, parentElement }) {
+  const find = (selector) => parentElement.querySelector(selector);
+  find(".bar i").style.transform = `scaleX(${data.share})`;
+  find(".bar").setAttribute("aria-valuenow", Math.round(100 * data.share));
+  find(".bar").setAttribute("aria-label", data.left);
+  for (const name of ["left", "right"]) find(`.${name}`).textContent = data[name];
+  const plots = find(".plots");
+  while (plots.children.length > data.plots.length) plots.lastChild.remove();
+  while (plots.children.length < data.plots.length) {
+    const figure = document.createElement("figure");
+    figure.innerHTML = `<figcaption><span></span><b></b></figcaption>
+      <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img"></svg>`;
+    plots.append(figure);
+  }
+  data.plots.forEach((plot, i) => draw(plots.children[i], plot));
+}

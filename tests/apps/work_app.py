@@ -1,0 +1,35 @@
+"""One page for a step that trains, in the app's own frame: for tests of the panel."""
+
+import streamlit as st
+
+import modelopt_core as mo
+from modelopt_core.assets import asset_path
+from pages.shared import address, bench, frame, layer_table, pin, sidebar
+
+st.set_page_config(layout="wide")
+st.html(asset_path().parent / "pages" / "shared" / "style.css")
+
+
+def page() -> None:
+    """Finetune in the frame."""
+    frame.page(
+        frame.Technique(
+            step=mo.Finetune,
+            knob="epochs",
+            question="How much comes back?",
+            bars=lambda _: layer_table.WEIGHTS,
+            note=lambda *_: "",
+        )
+    )
+
+
+PAGES = {"": [st.Page(page, title="Finetune", default=True)]}
+shown = st.navigation(PAGES, position="hidden")
+address.read()
+here = bench.prepare()
+pin.take(here)
+address.own({})
+sidebar.draw(here, PAGES, shown)
+shown.run()
+address.write()
+address.tell_notes()

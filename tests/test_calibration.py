@@ -1,0 +1,64 @@
+"""Calibration: by hand, against a numerical minimum, and at the edges."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+
+from modelopt_core.calibration import ece, fit_temperature, reliability, tempered
+from modelopt_core.ensemble.weights import log_loss
+from modelopt_core.errors import ModelOptError
+
+
+def drawn(n: int, k: int, seed: int = 0, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities (n, k), and targets drawn from them: calibrated at temperature 1."""
+    generator = torch.Generator().manual_seed(seed)
+    said = (scale * torch.randn(n, k, generator=generator)).log_softmax(1)
+    return said, torch.multinomial(said.exp(), 1, generator=generator)[:, 0]
+
+
+def test_reliability_by_hand():
+    """Six examples in three bins of two."""
+    confidence = torch.tensor([0.9, 0.5, 0.7, 0.6, 0.8, 1.0])
+    scores = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+    found = reliability(confidence, scores, bins=3)
+    assert [(round(b.confidence, 6), b.score, b.n) for b in found] == [(0.55, 0.5, 2), (0.75, 0.5, 2), (0.95, 1.0, 2)]
+    assert ece(confidence, scores, bins=3) == pytest.approx((0.05 + 0.25 + 0.05) / 3)
+
+
+def test_more_bins_than_examples():
+    assert ece(torch.tensor([0.25]), torch.tensor([1.0])) == pytest.approx(0.75)
+    with pytest.raises(ModelOptError, match="15 bins of 0 examples make no curve; at least 1 of each is needed"):
+        reliability(torch.tensor([]), torch.tensor([]))
+
+
+@pytest.mark.parametrize(("n", "k"), [(50, 2), (300, 10), (2000, 3)])
+def test_temperature_is_the_minimum_that_scipy_finds(n, k):
+    said, targets = drawn(n, k)
+    sharp = tempered(said, 0.4).double()  # overconfident: 1 / 0.4 times too sharp
+    found = fit_temperature(sharp, targets)
+    best = minimize_scalar(lambda t: log_loss(tempered(sharp, t), targets), bounds=(0.02, 50), method="bounded")
+    assert found == pytest.approx(best.x, rel=1e-3)
+
+
+def test_temperature_undoes_what_was_done():
+    said, targets = drawn(20_000, 5)
+    fitted = fit_temperature(tempered(said, 0.5), targets)
+    assert fitted == pytest.approx(2, rel=0.05)
+    right = (said.argmax(1) == targets).float()
+    before, after = (tempered(said, t).amax(1).exp() for t in (0.5, 0.5 * fitted))
+    assert ece(after, right) < ece(before, right) / 4
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_temperature_stays_finite_where_every_answer_is_right_or_wrong(right):
+    said = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()
+    targets = said.argmax(1) if right else said.argmin(1)
+    found = fit_temperature(said, targets)
+    assert 0.009 < found < 101
+    assert (found < 1) == right
+    assert np.isfinite(log_loss(tempered(said, found), targets))
+
+
+def test_one_class_needs_no_temperature():
+    assert np.isfinite(fit_temperature(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long)))

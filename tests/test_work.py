@@ -1,0 +1,189 @@
+"""Long work on a page: it never trains itself, it says what it does not know, and a finished job is a live setting."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from streamlit.testing.v1 import AppTest
+
+import modelopt_core as mo
+from modelopt_core import finetune, jobs
+from modelopt_core.cache import STORE
+from modelopt_core.jobs import Job, journal
+from modelopt_core.jobs import plan as plans
+from modelopt_core.step import kept
+
+LIMIT_S = 60.0  # on a machine that is busy with other things
+STEP = mo.Finetune(epochs=2)
+
+
+def until(true: Callable[[], object], limit_s: float = LIMIT_S) -> float:
+    """Seconds until it is so."""
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() - begun < limit_s, "it never came"
+        time.sleep(0.01)
+    return time.monotonic() - begun
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """One job of ann's that a process has done, for all tests here."""
+    job = jobs.start((STEP,), ["mlp"], "digits", owner="ann", threads=1, folder=tmp_path_factory.mktemp("jobs"))
+    until(lambda: job.state in jobs.ENDED)
+    assert (job.state, job.error) == ("done", None)
+    return job
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Job folders of the test's own, an empty memory, and no page may train."""
+    monkeypatch.setenv("MODELOPT_JOBS", str(tmp_path))
+    monkeypatch.setattr("modelopt_core.timing.REPEATS", 3)
+    monkeypatch.setattr(finetune, "fit", lambda *_, **__: pytest.fail("a page trained"))
+    STORE.clear()
+    return tmp_path
+
+
+@pytest.fixture
+def done(finished: Job, home: Path) -> Job:
+    """A copy of the finished job where the page looks."""
+    shutil.copytree(finished.path, home / finished.id)
+    return jobs.find(finished.id)
+
+
+@contextmanager
+def living(home: Path, **events: dict[str, Any]) -> Iterator[Job]:
+    """A job that seems to have a process, which said what `events` says: kind → values."""
+    plan = plans.make(owner=plans.hashed("ann"), created_s=time.time(), recipe=plans.recipe((STEP,)), models=("mlp",),
+                      workload="digits")  # fmt: skip
+    path = home / f"{len([*home.iterdir()]):032x}"
+    path.mkdir()
+    (path / plans.FILE).write_text(plan.model_dump_json())
+    for kind, values in events.items():
+        journal.append(path / jobs.EVENTS, {"time_s": time.time(), "kind": kind, **values})
+    with FileLock(path / jobs.LOCK):
+        yield jobs.find(path.name)
+
+
+def open_page(root: Path, owner: str = "ann", **url: str) -> AppTest:
+    """The page of Finetune as a new session of this browser."""
+    app = AppTest.from_file(str(root / "tests/apps/work_app.py"), default_timeout=LIMIT_S)
+    app.session_state["owner"] = owner
+    for name, value in {"epochs": "2", "model": "mlp", **url}.items():
+        app.query_params[name] = value
+    return app.run()
+
+
+def texts(app: AppTest) -> str:
+    assert not app.exception
+    return " ".join(h.value for h in app.html if "<style>" not in h.value)
+
+
+def test_what_is_not_measured_says_so_and_a_click_starts_a_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr(jobs.job.Job, "_launch", lambda job: begun.append(job))
+    app = open_page(root)
+    assert "Not measured" in texts(app)
+    assert "mo-score" not in texts(app)
+    app.button("work-run").click().run()
+    [job] = jobs.list("ann", recipe=(STEP,), models=("mlp",), workload="digits")
+    assert [each.id for each in begun] == [job.id]
+    assert jobs.list("ann", recipe=(STEP.changed(epochs=3),)) == ()
+    assert "Starting" in texts(app)
+
+
+def test_a_finished_job_is_a_live_setting_in_a_new_session(root: Path, done: Job) -> None:
+    app = open_page(root)
+    assert "mo-score" in texts(app)
+    assert "Not measured" not in texts(app)
+    assert [run.step for run in app.session_state["runs"]] == [STEP]
+    other = texts(open_page(root, epochs="3"))
+    assert "Not measured" in other
+    assert "The last Finetune here took" in other
+
+
+def test_the_job_gives_the_key_and_the_bits_of_apply(done: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    key = STEP.key([model], work)
+    assert not kept(key)
+    assert not jobs.recall(key, "bob")
+    assert jobs.recall(key, "ann")
+    recalled = STEP.apply(model, work)  # would fail if it trained
+    monkeypatch.undo()
+    STORE.clear()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = STEP.apply(model, work)
+    torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(recalled.parameters(), made.parameters(), strict=True))
+
+
+def test_owners_do_not_see_each_others_work(root: Path, done: Job) -> None:
+    assert "Not measured" in texts(open_page(root, owner="bob"))
+    assert "mo-score" in texts(open_page(root))
+
+
+def test_a_damaged_result_can_be_run_again(root: Path, done: Job) -> None:
+    for path in done.path.glob("*.mopt"):
+        path.write_bytes(b"MOPT?")
+    app = open_page(root)
+    assert "Not measured" in texts(app)
+    assert app.button("work-run").label == "Run"
+
+
+@pytest.mark.parametrize("view", ["learn", "present"])
+def test_every_view_says_that_it_is_not_measured(root: Path, view: str) -> None:
+    app = open_page(root, view=view)
+    for _ in range(2):
+        assert "Not measured" in texts(app)
+        app.run()
+
+
+def test_buttons_become_commands(root: Path, home: Path) -> None:
+    with living(
+        home, state={"state": "running"}, progress={"phase": "train", "step": 3, "total": 9, "values": {}}
+    ) as job:
+        app = open_page(root)
+        assert "Training" in texts(app)
+        for key in ("work-pause", "work-step", "work-stop"):
+            app.button(key).click().run()
+        journal.append(job.path / jobs.EVENTS, {"time_s": time.time(), "kind": "state", "state": "paused"})
+        app.run()
+        assert "Paused" in texts(app)
+        assert app.button("work-pause").label == "Play"
+        app.button("work-pause").click().run()
+    said = [json.loads(line)["command"] for line in (job.path / jobs.COMMANDS).read_text().splitlines()]
+    assert said == ["pause", "step", "cancel", "resume"]
+
+
+@pytest.mark.parametrize("error", ["loss is nan in epoch 2; choose lr below 1e+09", "out of memory; <b>close</b> it"])
+def test_what_went_wrong_is_said_with_what_is_kept(root: Path, home: Path, error: str) -> None:
+    with living(home, best={"model": "best.mopt"}, state={"state": "failed", "error": error}):
+        pass
+    app = open_page(root)
+    assert "Ended early" in texts(app)
+    assert error.replace("<", "&lt;").replace(">", "&gt;") in texts(app)
+    assert "last good model is kept" in texts(app)
+    assert {b.key for b in app.button} >= {"work-run", "work-resume"}
+
+
+def test_a_pin_of_a_setting_that_is_not_kept_trains_nothing(root: Path, done: Job) -> None:
+    def pinned(epochs: int) -> AppTest:
+        return open_page(
+            root, pin=json.dumps({"on": "digits/mlp", "version": 1, "steps": [{"step": "Finetune", "epochs": epochs}]})
+        )
+
+    app = pinned(7)
+    assert any("run it on its page first" in str(t.value) for t in app.toast)
+    assert "pin" not in app.query_params
+    assert "against mlp · Finetune(epochs=2)" in texts(pinned(2))
