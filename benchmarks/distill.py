@@ -117,11 +117,12 @@ def one_seed(seed: int) -> None:
     """Both students of one seed: the same first weights, order, images and epochs."""
     w, model = mo.workload("mnist"), teacher()
     for name, step in students().items():
-        start = time.perf_counter()
-        student = step.apply(model, w, seed=seed, report=told)
-        row = {"step": step.model_dump(mode="json"), "wrong": wrong(student), "minutes": minutes(start)}
-        keep(f"seed {seed} {name}", row)
-        print(f"seed {seed} {name}: {len(row['wrong'])} errors", flush=True)
+        if (key := f"seed {seed} {name}") not in read():
+            start = time.perf_counter()
+            student = step.apply(model, w, seed=seed, report=told)
+            row = {"step": step.model_dump(mode="json"), "wrong": wrong(student), "minutes": minutes(start)}
+            keep(key, row)
+            print(f"{key}: {len(row['wrong'])} errors", flush=True)
 
 
 def width(units: int) -> None:

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 import modelopt_core as mo
 from modelopt_core import measured
 from pages.distilling import beside
-from pages.shared import bench, controls
+from pages.shared import bench, controls, units
 from pages.shared.dial import band
 from pages.shared.trial import Setting
 from tests.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
@@ -54,7 +54,7 @@ def test_training_tells_what_the_teacher_was_worth(root: Any) -> None:
     said = html(app)
     assert f"{100 * gap.share.value:.0f} % of the gap is closed" in said
     for value in (gap.teacher, gap.alone[0], gap.distilled[0]):
-        assert f"{100 * value:.1f} %" in said
+        assert units.percent(value) in said
 
 
 def test_training_offers_the_student_without_a_teacher(root: Any) -> None:

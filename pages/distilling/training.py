@@ -13,7 +13,6 @@ from pages.shared.bench import Bench
 from pages.shared.trial import Setting
 
 EVERY_S = 1.0
-MINUS = "\N{MINUS SIGN}"
 NAMES = ("with the teacher", "without a teacher")
 
 
@@ -74,10 +73,11 @@ def _gap(gap: mo.Gap) -> None:
     said = "The teacher is not clearly better than the student alone: there is no gap to close."
     if gap.share:
         low, value, high = (
-            f"{100 * x:.0f} %".replace("-", MINUS) for x in (gap.share.low, gap.share.value, gap.share.high)
+            f"{100 * x:.0f} %".replace("-", units.MINUS) for x in (gap.share.low, gap.share.value, gap.share.high)
         )
         said = f"{value} of the gap is closed ({low} to {high}, over the examples of val; one seed)."
+    head = "<thead><tr><th>seed 0</th><th>score</th></tr></thead>"
     st.html(
-        f'<div class="mo-scroll" style="max-width: 30rem"><table class="mo-table"><thead><tr><th>seed 0</th><th>score</th></tr></thead>'
-        f'<tbody>{body}</tbody></table></div><p class="mo-foot">{escape(said)}</p>'
+        f'<div class="mo-scroll" style="max-width: 30rem"><table class="mo-table">{head}<tbody>{body}</tbody></table>'
+        f'</div><p class="mo-foot">{escape(said)}</p>'
     )
