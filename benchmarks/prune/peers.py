@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from itertools import product
@@ -22,11 +22,10 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from benchmarks import ledger
 from benchmarks.checkpoints import trained
-from benchmarks.paired import Pair, pair, right
+from benchmarks.paired import pair, right
 from modelopt_core import identity
 from modelopt_core.events import silent
 from modelopt_core.layers import macs
-from modelopt_core.prune.contest import holm
 from modelopt_core.prune.stats import sample
 from modelopt_core.train import fit, reestimate_norms
 from modelopt_core.workload import Workload
@@ -142,9 +141,7 @@ def measure(name: str, seed: int) -> None:
     ledger.append(LEDGER, net=name, seed=seed, peer=f"torch-pruning {version}", whole=whole, cells=cells)
 
 
-def _by_us(
-    model: nn.Module, workload: Workload, criterion: str, scope: str, seed: int, ratio: float
-) -> nn.Module:
+def _by_us(model: nn.Module, workload: Workload, criterion: str, scope: str, seed: int, ratio: float) -> nn.Module:
     return cut_by_us(model, workload, criterion, ratio, scope, seed)
 
 

@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> None:
 
 def table() -> Iterator[str]:
     """Markdown: one line for every net and ratio, over the seeds that are there."""
-    yield "| net | ratio | fewer weights | seeds | baseline's error | error | difference, points | p | wall, s | CPU, s |"
+    yield "| net | ratio | fewer weights | seeds | baseline's error | error | points | p | wall, s | CPU, s |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     for net in NETS:
         for ratio in dict.fromkeys(row["ratio"] for row in ledger.rows(LEDGER, net=net)):
