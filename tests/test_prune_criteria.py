@@ -245,7 +245,7 @@ def test_a_seed_draws_other_examples_as_many():
 
 
 def test_statistics_are_gathered_once_however_often_the_slider_moves(monkeypatch: pytest.MonkeyPatch):
-    """Per model and needs: five ratios of two granularities cost one pass over the data; another model costs another."""
+    """Five ratios of two granularities cost one pass over the data; another model costs another."""
     w, gathered = mo.workload("digits"), []
     real = stats._gather
     monkeypatch.setattr(stats, "_gather", lambda *a: gathered.append(a[2]) or real(*a))
