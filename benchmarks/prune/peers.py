@@ -24,9 +24,10 @@ from benchmarks import ledger
 from benchmarks.checkpoints import trained
 from benchmarks.paired import pair, right
 from modelopt_core import identity
+from modelopt_core.calls import sample
 from modelopt_core.events import silent
 from modelopt_core.layers import macs
-from modelopt_core.prune.stats import sample
+from modelopt_core.prune.stats import EXAMPLES
 from modelopt_core.train import fit, reestimate_norms
 from modelopt_core.workload import Workload
 
@@ -51,7 +52,7 @@ def theirs(model: nn.Module, workload: Workload, criterion: str) -> tuple[nn.Mod
     """A copy with the gradients that the importance asks for, and the importance."""
     model, importance = copy.deepcopy(model), THEIRS[criterion]()
     model.requires_grad_(True)
-    at = sample(len(workload.train), 0)
+    at = sample(len(workload.train), EXAMPLES)
     inputs, targets = workload.train.inputs[at], workload.train.targets[at]
     if criterion == "taylor":
         workload.loss(workload.forward(model, inputs), targets).backward()
