@@ -11,8 +11,9 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from modelopt_core import channels
 from modelopt_core.attention import FewerHeads, open_heads
+from modelopt_core.calls import sample
 from modelopt_core.prune import CRITERIA
-from modelopt_core.prune.stats import gather
+from modelopt_core.prune.stats import EXAMPLES, gather
 
 WIDTH, HEADS = 8, 4
 
@@ -64,7 +65,7 @@ def test_an_opened_layer_leaves_masked_calls_to_pytorch() -> None:
 def test_the_gathered_gradient_is_pytorchs_own() -> None:
     w, model = mo.workload("digits"), net()
     gathered = gather(model, w, ("grad", "pre"))
-    at = torch.arange(0, len(w.train), 2)  # the 539 that are looked at
+    at = sample(len(w.train), EXAMPLES)
     w.loss(w.forward(model, w.train.inputs[at]), w.train.targets[at]).backward()
     for name, theirs in (("att", model.att.in_proj_weight.grad), ("att.out_proj", model.att.out_proj.weight.grad)):
         torch.testing.assert_close(gathered["grad"][name], theirs, rtol=1e-3, atol=1e-6)
