@@ -4,6 +4,7 @@
 import modelopt_core.workloads  # registers them
 from modelopt_core.cascade import CONFIDENCES, Cascade
 from modelopt_core.codec import load, save
+from modelopt_core.distill import LOSSES, Distill, Gap, gap, soften
 from modelopt_core.ensemble import RULES, Ensemble
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate

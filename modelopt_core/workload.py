@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +40,15 @@ class Split:
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """(inputs (b, *shape), targets (b, …)) in order, or shuffled by `generator`; the last batch may be short."""
+        for at in self.places(size, generator):
+            yield self.inputs[at], self.targets[at]
+
+    def places(self, size: int, generator: torch.Generator | None = None) -> Iterator[Any]:
+        """Where the examples of each batch lie, for whoever keeps something beside them: a slice, or (b,) indices."""
         n = len(self)
         order = None if generator is None else torch.randperm(n, generator=generator)
         for start in range(0, n, size):
-            at = slice(start, start + size) if order is None else order[start : start + size]
-            yield self.inputs[at], self.targets[at]
+            yield slice(start, start + size) if order is None else order[start : start + size]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modelopt_core.augment import shift
 from modelopt_core.errors import DataMissing
-from modelopt_core.train import shift
 from modelopt_core.workload import WORKLOADS, Classification, Split
 
 INK = 16  # the darkest grey in the file

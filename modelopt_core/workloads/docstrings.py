@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
+from modelopt_core.augment import drop_words
 from modelopt_core.errors import DataMissing
-from modelopt_core.train import drop_words
 from modelopt_core.workload import SPLITS, WORKLOADS, Classification, Split
 
 PACKAGES = {  # label, which is also the distribution -> package

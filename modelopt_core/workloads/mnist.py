@@ -15,10 +15,10 @@ import torch
 
 from modelopt_core import atomic
 from modelopt_core.assets import user_folder
+from modelopt_core.augment import shift
 from modelopt_core.errors import DataMissing
 from modelopt_core.events import Progress, Report, silent
 from modelopt_core.torchvision_cpu import import_torchvision
-from modelopt_core.train import shift
 from modelopt_core.workload import WORKLOADS, Classification, Split
 
 MD5 = {  # of the uncompressed files

@@ -6,7 +6,8 @@ The step's `Field(...)` lines give title, help, bounds and choices, so a field t
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import streamlit as st
@@ -20,12 +21,8 @@ WIDE, CHARACTER = 11.0, 0.62  # rem: a select box, and a letter of a segmented c
 
 
 def keys(step: type[Transform]) -> dict[str, str]:
-    """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion.
-
-    Tuples (a ratio per layer) are not drawn here: they keep their defaults.
-    """
-    fields = step.model_fields.items()
-    return {name: f"{step.__name__}.{name}" for name, info in fields if typing.get_origin(info.annotation) is not tuple}
+    """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion."""
+    return {name: f"{step.__name__}.{name}" for name in step.model_fields}
 
 
 def prepare(step: type[Transform]) -> None:
@@ -49,13 +46,29 @@ def _values(step: type[Transform]) -> dict[str, Any]:
 
 def value_from(step: type[Transform], name: str, text: str) -> object:
     """A field's value from text, checked by the step itself and put on the knob's grid if it has one."""
-    value = getattr(step(**{name: text}), name)
-    if any(meta.__class__.__name__ == "Knob" for meta in step.model_fields[name].metadata):
+    info = step.model_fields[name]
+    value = getattr(step(**{name: _parts(name, text, info) if _many(info) else text}), name)
+    if any(meta.__class__.__name__ == "Knob" for meta in info.metadata):
         knob = step.knob(name)
         if not knob.low <= value <= knob.high:
             raise ModelOptError(f"{name}={text} is outside the dial, which goes from {knob.low:g} to {knob.high:g}")
         value = type(value)(round(round((value - knob.low) / knob.step) * knob.step + knob.low, 10))
     return value
+
+
+def _many(info: FieldInfo) -> bool:
+    """Is it a tuple, such as a ratio per layer? Such a field has no widget in the row of controls."""
+    return typing.get_origin(info.annotation) is tuple
+
+
+def _parts(name: str, text: str, info: FieldInfo) -> tuple[object, ...]:
+    """a,b → ("a", "b"); of a field of pairs a:1,b:2 → (("a", "1"), ("b", "2"))."""
+    parts = tuple(filter(None, text.split(",")))
+    if typing.get_origin(typing.get_args(info.annotation)[0]) is not tuple:
+        return parts
+    if wrong := [part for part in parts if not all(part.rpartition(":"))]:
+        raise ModelOptError(f"{name}={wrong[0][:80]!r} is no pair; write {name} as conv1:0.5,fc1:0.3")
+    return tuple((name, value) for name, _, value in (part.rpartition(":") for part in parts))
 
 
 def current(step: type[Transform]) -> Transform:
@@ -69,25 +82,45 @@ def reset(step: type[Transform]) -> None:
         st.session_state[key] = step.model_fields[name].default
 
 
-def draw(step: type[Transform], *, but: str, labels: Mapping[str, str]) -> None:
-    """One row of widgets for every field that matters now, except the Dial's. labels: a choice → on the screen."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-        for name in keys(step):
-            if name != but and step.matters(name, _values(step)):
-                _widget(step, name, step.model_fields[name], lambda choice: labels.get(str(choice), str(choice)))
+def draw(step: type[Transform], *, but: str, labels: Mapping[str, str], aside: Sequence[str] = ()) -> None:
+    """One row of widgets for every field that matters now, except the Dial's.
+
+    labels: a choice → on the screen; aside: fields that stand behind a button at the end of the row.
+    """
+    fields = [n for n, info in step.model_fields.items() if n != but and not _many(info)]
+    fields = [name for name in fields if step.matters(name, _values(step))]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="controls"):
+        for name in fields:
+            if name not in aside:
+                _widget(step, name, step.model_fields[name], labels)
+        if behind := [name for name in fields if name in aside]:
+            with st.popover("More", icon=":material/tune:", help=", ".join(map(partial(_title, step), behind))):
+                for name in behind:
+                    _widget(step, name, step.model_fields[name], labels)
 
 
-def _widget(step: type[Transform], name: str, info: FieldInfo, label: Callable[[Any], str]) -> None:
+def _title(step: type[Transform], name: str) -> str:
+    return step.model_fields[name].title or name
+
+
+def _widget(step: type[Transform], name: str, info: FieldInfo, labels: Mapping[str, str]) -> None:
     key, title, about = keys(step)[name], info.title or name, info.description or ""
     registry, annotation = step.registry(name), info.annotation
     how: dict[str, Any] = {"key": key, "persist_state": "session"}
     if registry is not None:
         names = step.choices(name, _values(step))
         entries = "\n".join(f"- **{name}**: {registry[name].summary}" for name in names)
-        st.selectbox(title, names, help=f"{about}\n\n{entries}", width=170, **how)
+        st.selectbox(title, names, help=f"{about}\n\n{entries}", width=150, **how)
     elif typing.get_origin(annotation) is Literal:
         choices = list(typing.get_args(annotation))
-        st.segmented_control(title, choices, format_func=label, required=True, help=about, **how)
+        st.segmented_control(
+            title,
+            choices,
+            format_func=lambda choice: labels.get(str(choice), str(choice)),
+            required=True,
+            help=about,
+            **how,
+        )
     elif annotation is bool:
         st.toggle(title, help=about, **how)
     else:

@@ -48,8 +48,10 @@ class Technique:
 
     step: the step class; knob: the field that the Dial turns; question: what Learn asks; bars: which of layer_table's
     columns shows the effect of a setting; note: an honest word on speed for a setting, empty where there is none;
-    labels: names of choices on the screen where they differ from the core's; tabs: title → what draws a tab of the
-    page's own, after Layers, while it is open.
+    labels: names of choices on the screen where they differ from the core's; aside: fields behind a button; tabs:
+    title → what draws a tab of the page's own while it is open; always: such tabs that need no measured setting;
+    order: of Layers and these, if not as they come; settle: makes what the session holds fit the bench; strip: what
+    stands below the Dial in every view, unless Learn still asks.
     """
 
     step: type[Transform]
@@ -59,7 +61,12 @@ class Technique:
     note: Callable[[Any, Measurement], str]
     unit: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    aside: tuple[str, ...] = ()
     tabs: Mapping[str, Callable[[trials.Trial], None]] = field(default_factory=dict)
+    always: Mapping[str, Callable[[trials.Setting], None]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    settle: Callable[[bench.Bench], None] = lambda _: None
+    strip: Callable[[trials.Setting], None] | None = None
 
     @property
     def name(self) -> str:
@@ -94,6 +101,7 @@ def page(technique: Technique) -> None:
     """Draw a technique page."""
     controls.prepare(technique.step)
     here = bench.current()
+    technique.settle(here)
     if here.view == "present":
         st.fragment(_bar, key="bar")(technique)
     else:
@@ -102,9 +110,10 @@ def page(technique: Technique) -> None:
         st.fragment(_cards, key="cards")(technique)
         with st.container(border=True, key="dial-card"):
             if here.view != "present":
-                controls.draw(technique.step, but=technique.knob, labels=technique.labels)
+                controls.draw(technique.step, but=technique.knob, labels=technique.labels, aside=technique.aside)
             done = _sweep(technique).done
             st.fragment(_dial, key="dial", run_every=None if done else POLL_S)(technique, done)
+            st.fragment(_strip, key="strip")(technique)
         if here.view != "present":
             st.fragment(_tabs, key="tabs")(technique)
 
@@ -178,6 +187,12 @@ def _dial(technique: Technique, was_done: bool) -> None:
             st.rerun()  # ends the polling
 
 
+def _strip(technique: Technique) -> None:
+    if technique.strip and not _asking(technique):
+        with calm():
+            technique.strip(trials.Setting(bench.current(), controls.current(technique.step)))
+
+
 def _asking(technique: Technique) -> bool:
     """Learn, and the guess is still to come: nothing on the page gives the score away."""
     here = bench.current()
@@ -212,7 +227,7 @@ def _released(technique: Technique, key: str) -> None:
     view = st.session_state["view"]
     if view == "learn":
         guess.make(key, float(value))  # type: ignore[arg-type]
-    st.rerun(["cards", "dial", "bar", "history"] if view == "present" else ["cards", "dial", "tabs", "history"])
+    st.rerun(["cards", "dial", "strip", "bar" if view == "present" else "tabs", "history"])
 
 
 def _tabs(technique: Technique) -> None:
@@ -225,7 +240,10 @@ def _tabs(technique: Technique) -> None:
         }
         for title, draw in _of_a_trial(technique).items():
             drawn[title] = partial(draw, trial) if trial else work.to_come
-        names = ["Layers", *technique.tabs, "Examples", "Source", "Numbers"]
+        for title, show in technique.always.items():
+            drawn[title] = partial(show, trial or setting)
+        titles = technique.order or ("Layers", *technique.tabs, *technique.always)
+        names = [*titles, "Examples", "Source", "Numbers"]
         first = "Source" if view == "learn" else "Layers"
         tabs = st.tabs(names, key=f"tabs-{technique.name}-{view}", default=first, on_change="rerun")
         for tab, title in zip(tabs, names, strict=True):

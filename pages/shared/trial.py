@@ -9,6 +9,7 @@ from torch import nn
 
 import modelopt_core as mo
 from modelopt_core import identity, recipe, turns
+from modelopt_core.events import Note
 from modelopt_core.measure import Comparison, Measurement, Predictions
 from modelopt_core.step import Transform
 from modelopt_core.sweep import SWEEPER, Sweep
@@ -40,6 +41,7 @@ class Trial(Setting):
     on_curve: Measurement
     comparison: Comparison
     against: str  # what the pinned baseline is called
+    notes: tuple[str, ...] = ()  # what was done otherwise than asked
 
     @cached_property
     def said(self) -> tuple[Predictions, Predictions]:
@@ -63,8 +65,14 @@ def measure(bench: Bench, step: Transform) -> Trial:
     A step that lasts is not for here, unless its result is kept: see work.py.
     """
     model, workload, runtime, device = bench.model, bench.workload, bench.runtime, bench.device
+    notes: list[str] = []
+
+    def listen(event: object) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
     with turns.waiting():
-        start, result = mo.run((step,), [model], workload, runtime=runtime, device=device)
+        start, result = mo.run((step,), [model], workload, runtime=runtime, device=device, report=listen)
         pinned = pin.current(bench)
         before = pinned.model(bench)
         reference = mo.measure(before, workload, runtime=runtime, device=device)
@@ -81,6 +89,7 @@ def measure(bench: Bench, step: Transform) -> Trial:
         on_curve=result.measurement,
         comparison=compared,
         against=pinned.label,
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
