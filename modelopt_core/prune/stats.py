@@ -7,17 +7,16 @@ an embedding. No patch is ever copied out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelopt_core import channels, identity, turns
+from modelopt_core.attention import open_heads
 from modelopt_core.cache import STORE
+from modelopt_core.calls import Call, calls, sample
 from modelopt_core.channels import Group
 from modelopt_core.errors import ModelOptError
 from modelopt_core.layers import WEIGHTED
@@ -25,16 +24,6 @@ from modelopt_core.workload import Workload
 
 EXAMPLES, BATCH = 1024, 128
 PAUSE_S = 0.25  # who waits for these statistics may be whom we let go first: not for long
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One use of a layer in a forward pass over b examples. x: its input; y: its output; g: (b times) ∂loss/∂y."""
-
-    layer: nn.Module
-    x: Tensor
-    y: Tensor
-    g: Tensor
 
 
 def correlate(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -88,61 +77,29 @@ def gather(model: nn.Module, workload: Workload, needs: Iterable[str], seed: int
     if not wanted:
         return {}
     key = ("prune stats", identity.key(model), workload.data_hash, wanted, seed, identity.CODE_VERSION)
-    at = sample(len(workload.train), seed)
+    at = sample(len(workload.train), EXAMPLES, seed)
     return STORE.get(key, lambda: _gather(identity.clone(model), workload, wanted, at), _size_bytes)
-
-
-def sample(n: int, seed: int) -> Tensor:
-    """(k,) sorted indices of the training examples that are looked at, of n."""
-    even = torch.arange(0, n, max(1, math.ceil(n / EXAMPLES)))
-    if seed == 0:
-        return even
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: len(even)].sort().values
 
 
 def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: Tensor) -> Gathered:
     """model: a private clone; at: (k,) the training examples to look at."""
     sums: dict[str, dict[str, Tensor]] = {need: {} for need in wanted}
     device = next(model.parameters()).device
+    opened = open_heads(model)
     model.requires_grad_(True)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
     for some in at.split(BATCH):
         turns.pause(PAUSE_S)
         inputs, targets = workload.train.inputs[some].to(device), workload.train.targets[some].to(device)
-        for name, call in _calls(model, layers, workload, inputs, targets, bool({"grad", "square"} & set(wanted))):
+        for name, call in calls(model, layers, workload, inputs, targets, bool({"grad", "square"} & set(wanted))):
             for need in wanted:
                 total = SUMS[need](call)
                 sums[need][name] = sums[need][name] + total if name in sums[need] else total
+    for found in sums.values():
+        for name in opened:  # queries, keys and values are rows of one weight
+            if all(f"{name}.{part}" in found for part in "qkv"):
+                found[name] = torch.cat([found.pop(f"{name}.{part}") for part in "qkv"])
     return {need: {name: total / len(at) for name, total in found.items()} for need, found in sums.items()}
-
-
-def _calls(
-    model: nn.Module, layers: Mapping[str, nn.Module], workload: Workload, x: Tensor, targets: Tensor, slopes: bool
-) -> list[tuple[str, Call]]:
-    """Every use of every layer in one forward pass and, where `slopes` are wanted, one backward pass."""
-    seen: list[tuple[str, Tensor, Tensor]] = []
-
-    def note(name: str) -> Callable[..., Tensor]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
-            seen.append((name, args[0].detach().clone(), y))
-            return y.clone()  # what follows may write in place
-
-        return hook
-
-    handles = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
-    try:
-        with torch.set_grad_enabled(slopes):
-            outputs = workload.forward(model, x)
-            loss = workload.loss(outputs, targets) * len(x) if slopes else None
-    finally:
-        for handle in handles:
-            handle.remove()
-    results = [y for _, _, y in seen]
-    gs: Any = results if loss is None else torch.autograd.grad(loss, results, allow_unused=True)
-    return [
-        (name, Call(layers[name], x, y.detach(), torch.zeros_like(y) if g is None else g.detach()))
-        for (name, x, y), g in zip(seen, gs, strict=True)
-    ]
 
 
 def _size_bytes(gathered: Gathered) -> int:
@@ -154,13 +111,10 @@ def of_layer(name: str, gathered: Gathered) -> dict[str, Tensor]:
     return {need: _known(found, name).flatten(1) for need, found in gathered.items()}
 
 
-def of_group(model: nn.Module, group: Group, gathered: Gathered, outgoing: bool) -> dict[str, Tensor]:
-    """What was gathered about a group of channels: name of the need -> (C, n), beside `channels.weights`.
-
-    outgoing: also the connections from its channels to the layers that read them.
-    """
+def of_group(model: nn.Module, group: Group, gathered: Gathered) -> dict[str, Tensor]:
+    """What was gathered about all connections of a group's channels: name of the need -> (C, n)."""
     return {
-        need: channels.rows(model, group, lambda name, found=found: _known(found, name), outgoing)  # type: ignore[misc]
+        need: channels.rows(model, group, lambda name, found=found: _known(found, name), outgoing=True)  # type: ignore[misc]
         for need, found in gathered.items()
     }
 
