@@ -6,12 +6,15 @@ QuantizeLinear and DequantizeLinear pair, which runtimes turn into integer arith
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modelopt_core import grid
+from modelopt_core.errors import ModelOptError
 from modelopt_core.grid import Grid
 
 NAME = "input"  # the grid's, beside "weight"
@@ -29,6 +32,20 @@ def grid_of(layer: nn.Module) -> Grid | None:
     """The grid that the layer's input is rounded to, or None."""
     on = grid.points_of(layer, NAME)
     return on if isinstance(on, Grid) else None
+
+
+def noted(model: nn.Module) -> dict[str, tuple[float, int, int]]:
+    """Layer -> (scale, zero_point, levels) of the grid that its input is rounded to: what a file stores."""
+    grids = {name: grid_of(layer) for name, layer in model.named_modules()}
+    return {n: (float(on.scale), int(on.zero_point), on.levels) for n, on in grids.items() if on is not None}
+
+
+def restore(model: nn.Module, stored: Mapping[str, Sequence[float]]) -> None:
+    """Attach the grids that `noted` told of; ModelOptError for what is no grid of an input."""
+    for name, (scale, zero_point, levels) in stored.items():
+        if not (0 < scale < math.inf and 2 <= levels <= UINT8 + 1 and 0 <= zero_point < levels):
+            raise ModelOptError(f"scale {scale}, zero point {zero_point} and {levels} levels are no grid for {name!r}")
+        attach(model.get_submodule(name), Grid(torch.tensor([scale]), torch.tensor([float(zero_point)]), int(levels)))
 
 
 def _rounded(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -156,7 +156,9 @@ class _Edit:
         self.known: dict[str, np.float32] = {}  # scales of tensors that were rounded before
 
     def array(self, name: str) -> Array:
-        """The value of an initializer or of a Constant."""
+        """The value of an initializer, or of a Constant before any Cast."""
+        while name in self.maker and self.maker[name].op_type == "Cast":
+            name = self.maker[name].input[0]
         tensor = self.constants[name] if name in self.constants else self.maker[name].attribute[0].t
         return np.asarray(numpy_helper.to_array(tensor))
 

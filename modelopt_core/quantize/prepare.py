@@ -78,7 +78,7 @@ def equalise(model: nn.Module) -> None:
     """
     found = list(_pairs(model))
     for _ in range(SWEEPS):
-        if all(_equalise(*pair) < CLOSE for pair in found):
+        if max([_equalise(*pair) for pair in found], default=0.0) < CLOSE:
             return
 
 

@@ -10,13 +10,14 @@ from torch import nn
 
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Report
-from modelopt_core.quantize.aware import train_quantized
 from modelopt_core.quantize.layers import FLOATS, check_finite, quantize_inputs, quantize_layers, weighted
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.prepare import equalise, fold_norms
 from modelopt_core.quantize.roundings import ROUNDINGS
 from modelopt_core.quantize.tensor import Scheme
 from modelopt_core.step import STEPS, Knob, Named, Transform, When
+from modelopt_core.straight import Settling, on_points, settled
+from modelopt_core.train import fit
 from modelopt_core.workload import Workload
 
 BITS = (*range(1, 9), 16)
@@ -141,8 +142,8 @@ class Quantize(Transform):
         if self.activations:
             quantize_inputs(model, workload, self.activations, self.observer, self.examples, seed)
         if self.recovery in TRAINED:
-            learned = self.recovery == "lsq"
-            model = train_quantized(
-                model, floats, workload, learned, epochs=self.epochs, lr=self.lr, seed=seed, report=report
+            ready, heard = on_points(model, self.recovery == "lsq", floats), Settling(report)
+            model = settled(
+                fit(ready, workload, epochs=self.epochs, lr=self.lr, keep_zeros=True, seed=seed, report=heard)
             )
         return model
