@@ -12,6 +12,7 @@ arXiv 1903.08066 (in the logarithm); Han et al., Deep Compression, arXiv 1510.00
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,10 +48,12 @@ class OnGrid(nn.Module):
 
     zero_point: Tensor
 
-    def __init__(self, on: Grid) -> None:
+    log_scale: Tensor
+
+    def __init__(self, on: Grid, learned: bool = True) -> None:
         super().__init__()
         self.levels, self.group = on.levels, on.group
-        self.log_scale = nn.Parameter(on.scale.detach().log())
+        _register(self, "log_scale", on.scale.log(), learned)
         self.register_buffer("zero_point", on.zero_point.detach().clone(), persistent=False)
 
     @property
@@ -68,9 +71,11 @@ class OnGrid(nn.Module):
 class OnBook(nn.Module):
     """Rounds a weight to a codebook whose values are learned; a value that is zero stays, as pruning wants it."""
 
-    def __init__(self, on: Codebook) -> None:
+    values: Tensor
+
+    def __init__(self, on: Codebook, learned: bool = True) -> None:
         super().__init__()
-        self.values = nn.Parameter(on.points.detach().clone())
+        _register(self, "values", on.points, learned)
 
     @property
     def points(self) -> Codebook:
@@ -83,14 +88,28 @@ class OnBook(nn.Module):
         return on.values(on.nearest(weight)) + weight - weight.detach()
 
 
-def on_points(model: nn.Module) -> nn.Module:
-    """A copy that trains on its points; a layer without points trains as it did."""
+def on_points(model: nn.Module, learned: bool = True, floats: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """A copy that trains on its points; a layer without points trains as it did.
+
+    learned: scales and values of codebooks train as well. floats: layer -> its weight before it was quantized; where
+    that still rounds to the same point, training goes on from there.
+    """
     model = copy.deepcopy(model)
-    for module in list(model.modules()):
-        if grid.codes(module) is not None and (on := grid.points_of(module)) is not None:
-            rounding = OnBook(on) if isinstance(on, Codebook) else OnGrid(on)
+    for name, module in list(model.named_modules()):
+        if (found := grid.codes(module)) is not None:
+            codes, on = found
+            if floats and name in floats:
+                same = on.nearest(floats[name]) == codes
+                module.weight.data[same] = floats[name][same]
+            rounding = OnBook(on, learned) if isinstance(on, Codebook) else OnGrid(on, learned)
             parametrize.register_parametrization(module, "weight", rounding)
     return model
+
+
+def _register(module: nn.Module, name: str, value: Tensor, learned: bool) -> None:
+    """A parameter where it is learned, else a buffer."""
+    value = value.detach().clone()
+    module.register_parameter(name, nn.Parameter(value)) if learned else module.register_buffer(name, value)
 
 
 @dataclass(frozen=True, eq=False)
