@@ -24,13 +24,20 @@ def read() -> None:
     if "url.written" not in state:
         state["url.pending"] = url
     elif url and url != state["url.written"] and _values() == state["url.values"]:
-        state["url.pending"] = url  # back or forward: a click would have changed a value
+        gone = dict.fromkeys(state["url.written"].keys() - url.keys(), "")
+        state["url.pending"] = {**gone, **url}  # back or forward: a click would have changed a value
 
 
 def take(name: str, key: str, check: Callable[[str], Any]) -> None:
-    """Put the URL's `name` into the session under `key`, once `check` has made a value of it."""
+    """Put the URL's `name` into the session under `key`, once `check` has made a value of it.
+
+    What is empty there is not set: the caller's default holds.
+    """
     text = st.session_state.get("url.pending", {}).pop(name, None)
     if text is None:
+        return
+    if not text:
+        st.session_state.pop(key, None)
         return
     try:
         st.session_state[key] = check(text[:MOST_CHARACTERS])
@@ -68,4 +75,11 @@ def write() -> None:
 def _values() -> dict[str, str]:
     state = st.session_state
     keys = {**{name: name for name in BENCH}, **state.get("url.fields", {})}
-    return {name: str(state[key]) for name, key in keys.items() if state.get(key) not in (None, "")}
+    return {name: said(state[key]) for name, key in keys.items() if state.get(key) not in (None, "", ())}
+
+
+def said(value: object) -> str:
+    """A value as the URL says it; a tuple as conv1,fc1, pairs as conv1:0.5,fc1:0.3."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return ",".join(":".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)

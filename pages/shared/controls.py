@@ -6,29 +6,26 @@ The step's `Field(...)` lines give title, help, bounds and choices, so a field t
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import streamlit as st
 from pydantic.fields import FieldInfo
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.step import Transform
+from modelopt_core.step import Step
 from pages.shared import address
 
 WIDE, CHARACTER = 11.0, 0.62  # rem: a select box, and a letter of a segmented control, for the row's widths
 
 
-def keys(step: type[Transform]) -> dict[str, str]:
-    """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion.
-
-    Tuples (a ratio per layer) are not drawn here: they keep their defaults.
-    """
-    fields = step.model_fields.items()
-    return {name: f"{step.__name__}.{name}" for name, info in fields if typing.get_origin(info.annotation) is not tuple}
+def keys(step: type[Step]) -> dict[str, str]:
+    """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion."""
+    return {name: f"{step.__name__}.{name}" for name in step.model_fields}
 
 
-def prepare(step: type[Transform]) -> None:
+def prepare(step: type[Step]) -> None:
     """Take over what the URL says about the step's fields, and give the others their defaults."""
     for name, key in keys(step).items():
         address.take(name, key, lambda text, name=name: value_from(step, name, text))  # type: ignore[misc]
@@ -42,15 +39,16 @@ def prepare(step: type[Transform]) -> None:
     address.own(keys(step))
 
 
-def _values(step: type[Transform]) -> dict[str, Any]:
+def _values(step: type[Step]) -> dict[str, Any]:
     """What the session holds for the step's fields."""
     return {name: st.session_state[key] for name, key in keys(step).items()}
 
 
-def value_from(step: type[Transform], name: str, text: str) -> object:
+def value_from(step: type[Step], name: str, text: str) -> object:
     """A field's value from text, checked by the step itself and put on the knob's grid if it has one."""
-    value = getattr(step(**{name: text}), name)
-    if any(meta.__class__.__name__ == "Knob" for meta in step.model_fields[name].metadata):
+    info = step.model_fields[name]
+    value = getattr(step(**{name: _parts(name, text, info) if _many(info) else text}), name)
+    if any(meta.__class__.__name__ == "Knob" for meta in info.metadata):
         knob = step.knob(name)
         if not knob.low <= value <= knob.high:
             raise ModelOptError(f"{name}={text} is outside the dial, which goes from {knob.low:g} to {knob.high:g}")
@@ -58,26 +56,54 @@ def value_from(step: type[Transform], name: str, text: str) -> object:
     return value
 
 
-def current(step: type[Transform]) -> Transform:
+def _many(info: FieldInfo) -> bool:
+    """Is it a tuple, such as a ratio per layer? Such a field has no widget in the row of controls."""
+    return typing.get_origin(info.annotation) is tuple
+
+
+def _parts(name: str, text: str, info: FieldInfo) -> tuple[object, ...]:
+    """a,b → ("a", "b"); of a field of pairs a:1,b:2 → (("a", "1"), ("b", "2"))."""
+    parts = tuple(filter(None, text.split(",")))
+    if typing.get_origin(typing.get_args(info.annotation)[0]) is not tuple:
+        return parts
+    if wrong := [part for part in parts if not all(part.rpartition(":"))]:
+        raise ModelOptError(f"{name}={wrong[0][:80]!r} is no pair; write {name} as conv1:0.5,fc1:0.3")
+    return tuple((name, value) for name, _, value in (part.rpartition(":") for part in parts))
+
+
+def current(step: type[Step]) -> Step:
     """The step as the session's settings have it."""
     return step(**_values(step))
 
 
-def reset(step: type[Transform]) -> None:
+def reset(step: type[Step]) -> None:
     """Callback: every field at its default."""
     for name, key in keys(step).items():
         st.session_state[key] = step.model_fields[name].default
 
 
-def draw(step: type[Transform], *, but: str, labels: Mapping[str, str]) -> None:
-    """One row of widgets for every field that matters now, except the Dial's. labels: a choice → on the screen."""
+def draw(step: type[Step], *, but: str, labels: Mapping[str, str], aside: Sequence[str] = ()) -> None:
+    """One row of widgets for every field that matters now, except the Dial's.
+
+    labels: a choice → on the screen; aside: fields that stand behind a button at the end of the row.
+    """
+    fields = [n for n, info in step.model_fields.items() if n != but and not _many(info)]
+    fields = [name for name in fields if step.matters(name, _values(step))]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-        for name in keys(step):
-            if name != but and step.matters(name, _values(step)):
-                _widget(step, name, step.model_fields[name], lambda choice: labels.get(str(choice), str(choice)))
+        for name in fields:
+            if name not in aside:
+                _widget(step, name, step.model_fields[name], labels)
+        if behind := [name for name in fields if name in aside]:
+            with st.popover("More", icon=":material/tune:", help=", ".join(map(partial(_title, step), behind))):
+                for name in behind:
+                    _widget(step, name, step.model_fields[name], labels)
 
 
-def _widget(step: type[Transform], name: str, info: FieldInfo, label: Callable[[Any], str]) -> None:
+def _title(step: type[Step], name: str) -> str:
+    return step.model_fields[name].title or name
+
+
+def _widget(step: type[Step], name: str, info: FieldInfo, labels: Mapping[str, str]) -> None:
     key, title, about = keys(step)[name], info.title or name, info.description or ""
     registry, annotation = step.registry(name), info.annotation
     how: dict[str, Any] = {"key": key, "persist_state": "session"}
@@ -87,7 +113,14 @@ def _widget(step: type[Transform], name: str, info: FieldInfo, label: Callable[[
         st.selectbox(title, names, help=f"{about}\n\n{entries}", width=170, **how)
     elif typing.get_origin(annotation) is Literal:
         choices = list(typing.get_args(annotation))
-        st.segmented_control(title, choices, format_func=label, required=True, help=about, **how)
+        st.segmented_control(
+            title,
+            choices,
+            format_func=lambda choice: labels.get(str(choice), str(choice)),
+            required=True,
+            help=about,
+            **how,
+        )
     elif annotation is bool:
         st.toggle(title, help=about, **how)
     else:
