@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [  # noqa: F405
-    "CONFIDENCES", "CRITERIA", "OBSERVERS", "ROUNDINGS", "RULES", "STEPS", "WORKLOADS",
-    "Cascade", "Combine", "Comparison", "Ensemble", "Estimate", "Finetune", "Measurement", "ModelOptError", "Outputs",
-    "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe", "Registry", "Split", "Stage", "Step",
-    "Transform", "Workload",
-    "baseline", "compare", "compile", "curve", "export_onnx", "from_json", "layers", "load", "measure", "predictions",
-    "run", "save", "sensitivity", "to_json", "workload",
+    "CONFIDENCES", "CRITERIA", "LOSSES", "OBSERVERS", "ROUNDINGS", "RULES", "STEPS", "WORKLOADS",
+    "Cascade", "Combine", "Comparison", "Distill", "Ensemble", "Estimate", "Finetune", "Gap", "Measurement",
+    "ModelOptError", "Outputs", "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe", "Registry",
+    "Split", "Stage", "Step", "Transform", "Workload",
+    "baseline", "compare", "compile", "curve", "export_onnx", "export_safetensors", "from_json", "gap", "layers",
+    "load", "measure", "predictions", "provenance", "run", "save", "sensitivity", "soften", "to_json", "workload",
 ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The `modelopt` command: opens the app from any folder, or does the same work without a screen.
 
     modelopt                                                     open the app in a browser
-    modelopt run recipe.json --workload digits --model cnn       apply a recipe, print what was measured
+    modelopt run recipe.json --workload digits --model cnn       apply a recipe, print what was measured (and --save it)
     modelopt fetch mnist                                         download a data set
     modelopt train-zoo NAME                                      train a shipped model again
 
@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -31,11 +31,13 @@ from modelopt_core.events import Note, Progress
 
 if TYPE_CHECKING:
     from modelopt_core.recipe import Stage
+    from modelopt_core.workload import Workload
 
 USER_ERROR, INTERRUPTED = 2, 130  # 130 = 128 + SIGINT, as shells say it
 HOST = "127.0.0.1"  # this machine only; serve.py listens nowhere else
 MAX_SEED = 2**63 - 1  # what a torch.Generator takes
 STOP_S = 5  # a server that has not stopped by then is killed
+FILES = (".mopt", ".onnx", ".safetensors")
 BAR_CELLS, LINE_EVERY_S = 24, 1.0
 
 
@@ -85,8 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
     names = arguments.model or [workload.models[0]]
     pool = [mo.baseline(workload.name, name) for name in names]
     how = {name: getattr(arguments, name) for name in ("split", "runtime", "device", "seed")}
+    _check_files(arguments.save, len(pool) > 1 and not any(isinstance(step, mo.Combine) for step in recipe))
     with Bar(sys.stderr) as bar:
         stages = mo.run(recipe, pool, workload, report=bar, **how)
+    for path in arguments.save:
+        _export(path, stages[-1], workload, mo.provenance(recipe, stages[-1].measurement, **how, model=names))
     if arguments.json:
         asked = {
             "modelopt": __version__,
@@ -182,6 +187,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--runtime", default="onnx", metavar="NAME", help="onnx (default) or eager")
     one.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default); cuda or mps with --runtime eager")
     one.add_argument("--seed", type=int, default=0)
+    one.add_argument(
+        "--save",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="keep the last model as .mopt, .onnx or .safetensors; may be repeated",
+    )
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
     one.set_defaults(command=run)
 
@@ -201,6 +213,25 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ModelOptError(f"cannot read the recipe {path}: {reason}; give the path of a JSON file") from None
+
+
+def _check_files(paths: Sequence[str], several: bool) -> None:
+    """Said before the work is done, not after."""
+    if wrong := [path for path in paths if Path(path).suffix not in FILES]:
+        raise ModelOptError(f"--save {wrong[0]}: the name must end in {', '.join(FILES)}")
+    if paths and several:
+        raise ModelOptError("--save writes one model, and the recipe leaves several; give one --model")
+
+
+def _export(path: str, stage: Stage, workload: Workload, note: Mapping[str, object]) -> None:
+    import modelopt_core as mo
+
+    if path.endswith(".onnx"):
+        mo.export_onnx(stage.model, workload, path)
+    elif path.endswith(".safetensors"):
+        mo.export_safetensors(stage.model, path)
+    else:
+        mo.save(stage.model, path, note)
 
 
 def _table(stages: Iterable[Stage]) -> str:

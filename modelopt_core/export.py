@@ -1,4 +1,4 @@
-"""A model as an ONNX graph.
+"""A model for other programs: as an ONNX graph, or its weights as safetensors.
 
 Tracing a module costs 10 to 40 ms and touches process-wide state, its weights 1 ms. So a graph is traced once per
 architecture, on a copy whose tensors are all different (the exporter merges equal ones), and afterwards only filled
@@ -15,6 +15,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import onnx
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +44,20 @@ def onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
 def export_onnx(model: nn.Module, workload: Workload, path: str | Path) -> Path:
     """Write the model to `path` as ONNX; the old file stays whole until the new one is."""
     return atomic.write(path, onnx_bytes(model, workload.example))
+
+
+def safetensors_bytes(model: nn.Module) -> bytes:
+    """The state dict as a .safetensors file, every tensor as it is; a quantized weight as the floats on its grid."""
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(state)
+
+
+def export_safetensors(model: nn.Module, path: str | Path) -> Path:
+    """Write the weights to `path` as safetensors; the old file stays whole until the new one is.
+
+    Another program reads them with `safetensors.torch.load_file` and needs the architecture's own code to use them.
+    """
+    return atomic.write(path, safetensors_bytes(model))
 
 
 def onnx_graph(model: nn.Module, example: Tensor) -> onnx.ModelProto:

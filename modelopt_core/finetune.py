@@ -33,6 +33,11 @@ class Finetune(Transform):
     )
     lr: float = Field(1e-3, gt=0, le=1e9, title="Learning rate", description="First step size; falls to zero.")
     batch_size: int = Field(64, ge=1, le=65536, title="Batch", description="Examples per step.")
+    augment: bool = Field(
+        False,
+        title="Vary",
+        description="Train on varied examples, where the workload has a way: images moved by a pixel, words left out.",
+    )
 
     @property
     def lasts(self) -> bool:
@@ -46,6 +51,7 @@ class Finetune(Transform):
             epochs=self.epochs,
             lr=self.lr,
             batch_size=self.batch_size,
+            augment=workload.augment if self.augment else None,
             keep_zeros=True,
             seed=generator.initial_seed(),
             report=report,

@@ -1,7 +1,8 @@
 """Architectures, by name: the allow-list that files and weights may ask for.
 
 Every architecture is a function of plain JSON arguments that returns an ``nn.Module`` written as a student would
-read it. `build` makes one from a `Spec` and notes the spec on it, so that a file can say how to make it again.
+read it, and declares which of them are widths. `build` makes one from a `Spec` and notes the spec on it, so that a
+file can say how to make it again.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def _refusal(spec: Spec, function: Callable[..., nn.Module], error: Exception) -
     return f"architecture {spec.architecture!r} takes {takes}; given was {str(dict(spec.arguments))[:80]}: {reason}"
 
 
-@ARCHITECTURES.register("mlp")
+@ARCHITECTURES.register("mlp", widths=("sizes",))
 def mlp(sizes: tuple[int, ...]) -> nn.Module:
     """Flatten, then Linear layers with ReLU between them: (B, …) -> (B, sizes[-1]).
 
@@ -181,7 +182,7 @@ class Cnn(nn.Module):
         return self.fc2(x)  # (B, classes)
 
 
-@ARCHITECTURES.register("cnn")
+@ARCHITECTURES.register("cnn", widths=("width1", "width2", "hidden"))
 def cnn(width1: int = 16, width2: int = 32, hidden: int = 32, classes: int = 10) -> nn.Module:
     """Convolution, batch norm, ReLU, twice; pool; two linear layers: (B, 1, 8, 8) -> (B, classes)."""
     return Cnn(width1, width2, hidden, classes)
@@ -207,7 +208,7 @@ class LeNet5(nn.Module):
         return self.fc2(x)  # (B, classes)
 
 
-@ARCHITECTURES.register("lenet5")
+@ARCHITECTURES.register("lenet5", widths=("width1", "width2", "hidden"))
 def lenet5(width1: int = 20, width2: int = 50, hidden: int = 500, classes: int = 10) -> nn.Module:
     """Two 5×5 convolutions, each ReLU and 2×2 max pooling, then two linear layers: (B, 1, 28, 28) -> (B, classes)."""
     return LeNet5(width1, width2, hidden, classes)
@@ -228,7 +229,7 @@ class Article(nn.Module):
         return self.fc(x.flatten(1))  # (B, classes)
 
 
-@ARCHITECTURES.register("article")
+@ARCHITECTURES.register("article", widths=("width1", "width2"))
 def article(width1: int = 20, width2: int = 20, classes: int = 10) -> nn.Module:
     """Two 5×5 convolutions, each ReLU and 2×2 max pooling, then one linear layer: (B, 1, 28, 28) -> (B, classes)."""
     return Article(width1, width2, classes)
@@ -254,7 +255,7 @@ class Bag(nn.Module):
         return self.fc2(x)  # (B, classes)
 
 
-@ARCHITECTURES.register("bag")
+@ARCHITECTURES.register("bag", widths=("width", "hidden"))
 def bag(vocabulary: int = 4096, width: int = 32, hidden: int = 32, classes: int = 2) -> nn.Module:
     """Mean of word vectors, ReLU layer, linear layer: (B, L) token ids -> (B, classes)."""
     return Bag(vocabulary, width, hidden, classes)
@@ -280,7 +281,7 @@ class TextCnn(nn.Module):
         return self.fc(x)  # (B, classes)
 
 
-@ARCHITECTURES.register("textcnn")
+@ARCHITECTURES.register("textcnn", widths=("width", "filters"))
 def textcnn(vocabulary: int = 4096, width: int = 32, filters: int = 64, kernel: int = 5, classes: int = 2) -> nn.Module:
     """Word vectors, 1-D convolution, ReLU, maximum over time, linear layer: (B, L) token ids -> (B, classes)."""
     if kernel % 2 == 0:

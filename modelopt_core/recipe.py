@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from torch import nn
 
@@ -16,6 +16,7 @@ from modelopt_core.step import STEPS, Combine, Step, Transform
 from modelopt_core.workload import Workload
 
 VERSION = 1
+DIGITS = 6  # of a score in a file
 CURVE_POINTS = 34  # a knob of 100 positions, measured at every third
 
 Recipe = tuple[Step, ...]
@@ -97,10 +98,19 @@ def curve(
         yield Point(value, found)
 
 
+def provenance(recipe: Sequence[Step], measured: Measurement, split: str = "val", **more: object) -> dict[str, object]:
+    """The note that a file takes along: `save(model, path, provenance(recipe, measurement))`.
+
+    The recipe as `to_json` says it, the score with its interval, and the split that it was measured on. more: whatever
+    else should be known, such as seed=0.
+    """
+    score = {name: _rounded(value) for name, value in asdict(measured.score).items()}
+    return {"recipe": _steps(recipe), "score": {"metric": measured.metric, **score, "split": split}, **more}
+
+
 def to_json(recipe: Sequence[Step]) -> str:
     """The recipe as JSON text: {"version": 1, "steps": [{"step": "Prune", …}, …]}; one line per field."""
-    steps = [{"step": step.name, **step.model_dump(mode="json")} for step in recipe]
-    return json.dumps({"version": VERSION, "steps": steps}, indent=2)
+    return json.dumps({"version": VERSION, "steps": _steps(recipe)}, indent=2)
 
 
 def from_json(text: str) -> Recipe:
@@ -119,6 +129,14 @@ def from_json(text: str) -> Recipe:
     if data.get("version", VERSION) != VERSION:
         raise ModelOptError(f"recipe version {data['version']!r} is not known; this program reads version {VERSION}")
     return tuple(_step(item, at, text) for at, item in enumerate(data["steps"]))
+
+
+def _steps(recipe: Sequence[Step]) -> list[dict[str, object]]:
+    return [{"step": step.name, **step.model_dump(mode="json")} for step in recipe]
+
+
+def _rounded(value: object) -> object:
+    return round(value, DIGITS) if isinstance(value, float) else value
 
 
 def _step(item: object, at: int, text: str) -> Step:

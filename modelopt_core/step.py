@@ -57,6 +57,13 @@ class When:
 
 
 @dataclass(frozen=True)
+class ModelName:
+    """Type annotation of a field that names one of the workload's models, or `own`."""
+
+    own: str
+
+
+@dataclass(frozen=True)
 class Knob:
     """Type annotation of a numeric field that the Dial can turn: its range, its step and its symbol in the formula."""
 

@@ -7,7 +7,9 @@ released slider and while a stopwatch runs. Points are appended to a list that p
 from __future__ import annotations
 
 import atexit
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -21,13 +23,17 @@ POINT = 512  # bytes of a point of a curve
 
 
 class Sweep(Generic[T]):
-    """A curve being measured. `points` only grows; `error` is one line if it broke; `done` when nothing more comes."""
+    """A curve being measured. `points` only grows; `error` is one line if it broke; `done` when nothing more comes.
+
+    wanted_until_s: on the monotonic clock; after that it rests.
+    """
 
     def __init__(self, total: int, work: Callable[[], Iterator[T]]) -> None:
         self.total = total
         self.points: list[T] = []
         self.error = ""
         self.done = False
+        self.wanted_until_s = math.inf
         self._work: Iterator[T] | None = None
         self._start = work
 
@@ -54,12 +60,21 @@ class Sweeper:
         self._thread: threading.Thread | None = None
         self._ending = False
 
-    def request(self, key: str, total: int, work: Callable[[], Iterator[T]], size_bytes: int = POINT) -> Sweep[T]:
+    def request(
+        self,
+        key: str,
+        total: int,
+        work: Callable[[], Iterator[T]],
+        size_bytes: int = POINT,
+        patience_s: float = math.inf,
+    ) -> Sweep[T]:
         """The sweep under `key`, begun now if nobody has asked for it yet; it goes to the front.
 
-        size_bytes: of one point, for the memory that finished curves may take.
+        size_bytes: of one point, for the memory that finished curves may take. patience_s: where nobody asks again
+        for so long (a closed tab), it rests until somebody does.
         """
         sweep: Sweep[T] = self._kept.get(key, lambda: Sweep(total, work), lambda s: size_bytes * s.total)
+        sweep.wanted_until_s = time.monotonic() + patience_s
         with self._wake:
             if not sweep.done:
                 self._queue = [s for s in self._queue if s is not sweep] + [sweep]
@@ -82,6 +97,7 @@ class Sweeper:
         with turns.background():
             while True:
                 with self._wake:
+                    self._queue = [s for s in self._queue if s.wanted_until_s > time.monotonic()]
                     self._wake.wait_for(lambda: bool(self._queue) or self._ending)
                     if self._ending:
                         return

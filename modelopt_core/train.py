@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FunctionType
 from typing import Any, Literal
@@ -23,12 +23,25 @@ from modelopt_core import checkpoint, identity
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Keeper, Progress, Report, silent
 from modelopt_core.turns import pause
-from modelopt_core.workload import Split, Workload
+from modelopt_core.workload import Augment, Split, Workload
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("constant", "cosine")
 EVALUATION_BATCH = 1000
+ABSURD = 1e6  # times the first batch's loss: no training comes back from there
 REPORT_EVERY_S = 0.5  # a person who waits sees something move
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What a training minimises in place of the workload's own loss.
+
+    loss: (model, inputs (b, *shape), targets (b, …), places (b,) of the batch in the train split) -> (). key: tells it
+    from other objectives, for checkpoints. learned: what is trained along with the model and then forgotten.
+    """
+
+    loss: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+    key: str
+    learned: nn.Module = field(default_factory=nn.Identity)
 
 
 class TrainingError(ModelOptError):
@@ -50,6 +63,7 @@ def fit(
     schedule: Literal["cosine", "constant"] = "cosine",
     weight_decay: float = 0.0,
     augment: Augment | None = None,
+    objective: Objective | None = None,
     keep_zeros: bool = False,
     patience: int | None = None,
     seed: int = 0,
@@ -59,37 +73,43 @@ def fit(
 
     The model as it came counts as epoch 0, so the val score never gets worse. optimizer: adam (weight decay decoupled,
     as in AdamW) or sgd (Nesterov momentum 0.9). schedule: of lr; cosine falls to zero. augment: (inputs (b, *shape),
-    generator) -> (b, *shape). keep_zeros: weights that are exactly zero stay so (a pruned net stays pruned).
-    patience: stop after so many epochs without a better one. report: a Keeper's checkpoint of this very training (the
-    same model, settings and data_hash; a changed loss must show in the latter) is where it goes on.
-    Raises TrainingError when the loss is no longer finite.
+    generator) -> (b, *shape). objective: None is the workload's loss. keep_zeros: weights that are exactly zero stay so
+    (a pruned net stays pruned). patience: stop after so many epochs without a better one. report: a Keeper's checkpoint
+    of this very training (the same model, settings, data_hash and objective's key) is where it goes on.
+    Raises TrainingError when the loss is no longer finite, or ABSURD.
     """
     _check(epochs, lr, batch_size, optimizer, schedule)
     model = copy.deepcopy(model)
-    parameters = list(model.parameters())
+    trained = nn.ModuleList([model, objective.learned]) if objective else model
+    parameters = list(trained.parameters())
     device = parameters[0].device
+    minimise = objective.loss if objective else partial(_own_loss, workload)
     train, val = _on(workload.train, device), _on(workload.val, device)
-    zeros = [(p, p == 0) for p in parameters if p.dim() > 1] if keep_zeros else []
+    zeros = [(p, p == 0) for p in model.parameters() if p.dim() > 1] if keep_zeros else []
     update = _optimizer(optimizer, parameters, lr, weight_decay)
     generator = torch.Generator().manual_seed(seed)
     best = _Best(model, *evaluate(model, workload, val))
     clock = _Clock(report, total=epochs * math.ceil(len(train) / batch_size))
+    most = 0.0  # that the loss may be; not known before the first batch
     if isinstance(report, Keeper):
         how = (epochs, lr, batch_size, optimizer, schedule, weight_decay, _named(augment), keep_zeros, patience, seed)
-        if saved := report.recall(identity.digest(identity.key(model), workload.data_hash, *how)):
-            _unpack(saved, model, update, generator, best, clock)
+        told = (objective.key,) if objective else ()
+        if saved := report.recall(identity.digest(identity.key(model), workload.data_hash, *how, *told)):
+            _unpack(saved, trained, update, generator, best, clock)
 
     for epoch in range(clock.epoch + 1, epochs + 1):
         if patience is not None and clock.epoch - best.epoch >= max(1, patience):
             break
         model.train()
-        for inputs, targets in train.batches(batch_size, generator):
+        for at in train.places(batch_size, generator):
             pause()
+            inputs = augment(train.inputs[at], generator) if augment else train.inputs[at]
             if schedule == "cosine":
                 update.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * clock.step / clock.total)) / 2
-            loss = _step(model, workload, update, augment(inputs, generator) if augment else inputs, targets)
-            if not math.isfinite(loss):
-                raise TrainingError(f"loss is {loss} in epoch {epoch}; choose lr below {lr:g}", best.restore(model))
+            loss = _step(update, partial(minimise, model, inputs, train.targets[at], at))
+            most = most or ABSURD * max(1.0, loss)
+            if not math.isfinite(loss) or loss > most:
+                raise TrainingError(f"loss is {loss:g} in epoch {epoch}; choose lr below {lr:g}", best.restore(model))
             for parameter, zero in zeros:
                 parameter.data.masked_fill_(zero, 0.0)
             clock.tick(len(inputs), {"epoch": epoch, "loss": loss, "score": best.score})
@@ -98,7 +118,7 @@ def fit(
         clock.tell(
             {"epoch": epoch, "loss": loss, "score": score},
             best=best.copy if better else None,
-            checkpoint=partial(_pack, model, update, generator, best, clock),
+            checkpoint=partial(_pack, trained, update, generator, best, clock),
         )
     return best.restore(model)
 
@@ -115,6 +135,11 @@ def evaluate(model: nn.Module, workload: Workload, split: Split) -> tuple[float,
     return score / len(split), loss / len(split)
 
 
+def norms_of(model: nn.Module) -> list[_BatchNorm]:
+    """The batch norms whose averages `reestimate_norms` would make anew."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
 def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000) -> nn.Module:
     """A copy whose batch norms know the activations that reach them now: mean and variance over train examples.
 
@@ -123,7 +148,7 @@ def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000)
     Source: Sun et al., Hybrid 8-bit Training and Inference, NeurIPS 2019, sec. 3.3 (batch norm re-tuning).
     """
     model = copy.deepcopy(model).eval()
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = norms_of(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if not norms:
         return model
@@ -141,25 +166,6 @@ def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
-
-
-def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:
-    """Each image moved by up to `pixels` in both directions, zeros moving in: (b, c, h, w) -> (b, c, h, w)."""
-    b, _, h, w = images.shape
-    padded = nn.functional.pad(images, (pixels,) * 4)
-    dy, dx = torch.randint(0, 2 * pixels + 1, (2, b, 1, 1), generator=generator)
-    rows = torch.arange(h).reshape(1, h, 1) + dy  # (b, h, 1)
-    columns = torch.arange(w).reshape(1, 1, w) + dx  # (b, 1, w)
-    moved = padded[torch.arange(b).reshape(b, 1, 1), :, rows, columns]  # (b, h, w, c)
-    return moved.permute(0, 3, 1, 2)
-
-
-def drop_words(tokens: Tensor, generator: torch.Generator, share: float = 0.3) -> Tensor:
-    """Each word replaced by padding with probability `share`: (b, L) ids -> (b, L) ids.
-
-    Source: Iyyer et al., Deep Unordered Composition Rivals Syntactic Methods, ACL 2015.
-    """
-    return tokens.masked_fill(torch.rand(tokens.shape, generator=generator) < share, 0)
 
 
 class _Best:
@@ -242,12 +248,15 @@ def _named(augment: Callable[..., Tensor] | None) -> str:
     return repr(augment)
 
 
-def _step(
-    model: nn.Module, workload: Workload, update: torch.optim.Optimizer, inputs: Tensor, targets: Tensor
-) -> float:
+def _own_loss(workload: Workload, model: nn.Module, inputs: Tensor, targets: Tensor, _: Tensor) -> Tensor:
+    """The workload's loss of a batch, without an objective."""
+    return workload.loss(workload.forward(model, inputs), targets)
+
+
+def _step(update: torch.optim.Optimizer, minimise: Callable[[], Tensor]) -> float:
     """One gradient step; returns the loss before it. A loss that is not finite changes nothing."""
     with torch.enable_grad():
-        loss = workload.loss(workload.forward(model, inputs), targets)
+        loss = minimise()
         value = float(loss.detach())
         if math.isfinite(value):
             update.zero_grad(set_to_none=True)

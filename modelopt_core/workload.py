@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.registry import Registry
 
 SPLITS = ("train", "val", "test")
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +40,15 @@ class Split:
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """(inputs (b, *shape), targets (b, …)) in order, or shuffled by `generator`; the last batch may be short."""
+        for at in self.places(size, generator):
+            yield self.inputs[at], self.targets[at]
+
+    def places(self, size: int, generator: torch.Generator | None = None) -> Iterator[Any]:
+        """Where the examples of each batch lie, for whoever keeps something beside them: a slice, or (b,) indices."""
         n = len(self)
         order = None if generator is None else torch.randperm(n, generator=generator)
         for start in range(0, n, size):
-            at = slice(start, start + size) if order is None else order[start : start + size]
-            yield self.inputs[at], self.targets[at]
+            yield slice(start, start + size) if order is None else order[start : start + size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +84,7 @@ class Workload(ABC):
     data_hash: str  # sha256 over everything in the three splits
     note: str = ""  # what the page says about where the data came from
     show: Callable[[str, int], object] | None = None  # (split, index) -> (h, w) array in [0, 1] or str
+    augment: Augment | None = None  # varies inputs (b, *shape) in ways that leave their answers what they are
 
     @property
     def example(self) -> Tensor:

@@ -26,12 +26,13 @@ from torch import Tensor, nn
 
 from modelopt_core import atomic, identity
 from modelopt_core.assets import asset_path
+from modelopt_core.augment import drop_words, shift
 from modelopt_core.errors import DataMissing, ModelOptError, unknown
 from modelopt_core.events import Report, silent
 from modelopt_core.models import build
 from modelopt_core.spec import Spec
-from modelopt_core.train import EVALUATION_BATCH, Augment, drop_words, evaluate, fit, shift
-from modelopt_core.workload import Workload, workload
+from modelopt_core.train import EVALUATION_BATCH, evaluate, fit
+from modelopt_core.workload import Augment, Workload, workload
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,14 @@
 
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
-from pages.shared import frame, layer_table
-
-
-def bars(step: mo.Prune) -> layer_table.Bars:
-    """Removed channels leave a smaller layer; removed weights leave zeros in a layer of the same shape."""
-    return layer_table.CHANNELS if step.granularity == "channel" else layer_table.WEIGHTS
+from pages.pruning import article, criteria, layers, ratios, recovery, removed, sensitivity
+from pages.shared import frame
 
 
 def note(step: mo.Prune, _: Measurement) -> str:
     """Why smaller is not always faster."""
     if step.granularity == "channel":
-        return ""
+        return "smaller dense layers: less work for every kernel"
     told = f"{step.pattern}: " if step.pattern else ""
     return f"{told}zeros make the file smaller, not the kernel faster"
 
@@ -23,15 +19,26 @@ frame.page(
         step=mo.Prune,
         knob="ratio",
         question="Where will it break? How much can go before the score falls?",
-        bars=bars,
+        bars=layers.bars,
         note=note,
         labels={
             "weight": "weights",
             "block": "blocks",
             "channel": "channels",
             "none": "nothing",
-            "norms": "re-estimate norms",
+            "norms": "re-estimate",
             "fine-tuned": "fine-tune",
         },
+        aside=("rounds", "schedule", "epochs", "lr", "batch_size"),
+        settle=ratios.settle,
+        strip=recovery.draw,
+        tabs={"Removed": removed.draw},
+        always={
+            "Layers": layers.draw,
+            "Criteria": criteria.draw,
+            "Sensitivity": sensitivity.draw,
+            "Article": article.draw,
+        },
+        order=("Layers", "Criteria", "Sensitivity", "Removed", "Article"),
     )
 )

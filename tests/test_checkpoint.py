@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from modelopt_core import checkpoint, workloads  # noqa: F401  importing workloads registers them
+from modelopt_core.augment import shift
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Keeper, Progress, silent
 from modelopt_core.models import build
 from modelopt_core.spec import Spec
-from modelopt_core.train import fit, shift
+from modelopt_core.train import fit
 from modelopt_core.workload import Workload, workload
 
 CNN = Spec("cnn", (("hidden", 8), ("width1", 4), ("width2", 8)), (1, 8, 8))

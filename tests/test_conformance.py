@@ -23,6 +23,7 @@ STEPS = [
     mo.Prune(scope="global", ratio=0.3),
     *(mo.Quantize(observer=o, scheme=s) for o in mo.OBSERVERS for s in ("symmetric", "affine") if mo.OBSERVERS[o][s]),
     *(mo.Quantize(rounding=r, bits=3, per="tensor") for r in mo.ROUNDINGS),
+    *(mo.Distill(loss=loss, epochs=1, batch_size=512) for loss in mo.LOSSES if loss != "attention"),  # needs positions
     mo.Quantize(bits=3, per="group"),
     mo.Quantize(bits=3, scheme="codebook"),
 ]
@@ -30,7 +31,7 @@ COMBINES = [
     *(mo.Ensemble(rule=r, weights=(2.0, 1.0)) for r in mo.RULES),
     *(mo.Cascade(threshold=0.8, confidence=c) for c in mo.CONFIDENCES),
 ]
-REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS, mo.RULES, mo.CONFIDENCES]
+REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS, mo.LOSSES, mo.RULES, mo.CONFIDENCES]
 SIZES = [(1, 1), (1, 7), (3, 1), (4, 5), (16, 9)]
 
 
@@ -237,6 +238,11 @@ def test_workload(name):
         assert ((said.confidence >= 0) & (said.confidence <= 1)).all()
         assert said.scores.mean() > w.chance + 0.3
     assert set(w.models) == {full.split("/")[1] for full in ZOO if full.startswith(f"{name}/")}
+    varied, same = (w.augment(w.train.inputs[:5], generator(seed)) for seed in (1, 1))  # type: ignore[misc]
+    assert varied.shape == w.train.inputs[:5].shape
+    assert varied.dtype == w.train.inputs.dtype
+    assert torch.equal(varied, same)
+    assert not torch.equal(varied, w.train.inputs[:5])
     assert w.show is not None
     assert w.show("val", 0) is not None
 

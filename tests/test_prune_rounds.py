@@ -148,6 +148,14 @@ def test_fine_tuning_mends_and_what_is_pruned_stays_pruned() -> None:
     assert not tuned.training
 
 
+@pytest.mark.parametrize("step", [mo.Prune(recovery="fine-tuned", epochs=1), mo.Finetune(epochs=1)])
+def test_varied_examples_are_other_examples(step: mo.Prune | mo.Finetune) -> None:
+    w, model = mo.workload("digits"), build(Spec("cnn", (), (1, 8, 8)))
+    plain, varied, again = (step.changed(augment=a).apply(model, w, report=lambda _: None) for a in (False, True, True))
+    assert torch.equal(varied.fc1.weight, again.fc1.weight)
+    assert not torch.equal(plain.fc1.weight, varied.fc1.weight)
+
+
 def test_progress_goes_through_all_rounds() -> None:
     w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
     said: list[Progress] = []

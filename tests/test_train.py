@@ -6,17 +6,17 @@ import copy
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from modelopt_core import workloads  # noqa: F401  importing it registers them
+from modelopt_core.augment import shift
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
 from modelopt_core.models import build
 from modelopt_core.spec import Spec
-from modelopt_core.train import TrainingError, drop_words, evaluate, fit, reestimate_norms, shift
+from modelopt_core.train import TrainingError, evaluate, fit, reestimate_norms
 from modelopt_core.workload import Classification, Split, Workload, workload
 
 
@@ -141,7 +141,9 @@ def test_progress_comes_every_epoch_and_counts_batches(points: Classification) -
 @pytest.mark.parametrize("lr", [1e9, 1e30])
 def test_a_loss_that_explodes_is_an_error_that_keeps_the_best_model(digits: Workload, lr: float) -> None:
     model = build(CNN)
-    with pytest.raises(TrainingError, match=r"loss is (nan|inf) in epoch \d+; choose lr below 1e\+") as caught:
+    with pytest.raises(
+        TrainingError, match=r"loss is (nan|inf|\S+e\+\d+) in epoch \d+; choose lr below 1e\+"
+    ) as caught:
         fit(model, digits, epochs=20, lr=lr, schedule="constant", optimizer="sgd")
     assert bool(torch.isfinite(weights(caught.value.best)).all())
     assert not caught.value.best.training
@@ -198,19 +200,3 @@ def test_reestimation_without_norms_is_an_equal_copy_and_one_example_is_no_error
     assert torch.equal(weights(reestimate_norms(model, digits)), weights(model))
     single = replace(digits, train=replace(digits.train, inputs=digits.train.inputs[:1]))
     assert bool(torch.isfinite(weights(reestimate_norms(build(CNN), single))).all())
-
-
-def test_shift_moves_whole_images_and_brings_zeros_in() -> None:
-    image = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
-    padded = np.pad(image.numpy()[0, 0], 1)
-    windows = {padded[i : i + 3, j : j + 3].tobytes() for i in range(3) for j in range(3)}
-    moved = shift(image.expand(200, 1, 3, 3), torch.Generator().manual_seed(0), pixels=1)
-    assert {m[0].contiguous().numpy().tobytes() for m in moved} == windows
-    assert torch.equal(shift(image, torch.Generator(), pixels=0), image)
-
-
-def test_drop_words_only_ever_pads() -> None:
-    tokens = torch.ones(100, 50, dtype=torch.int64)
-    dropped = drop_words(tokens, torch.Generator().manual_seed(0), share=0.3)
-    assert set(dropped.unique().tolist()) == {0, 1}
-    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.02)

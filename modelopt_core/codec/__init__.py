@@ -1,53 +1,64 @@
 """The compact file `.mopt`: a model that can be built again, its tensors entropy-coded, in the bytes that it takes.
 
-    MOPT, version (1 byte) · header (its length, then JSON, deflated where that is shorter) · one record per tensor,
-    in the order of their names · CRC-32 of all before
+    MOPT, version (1 byte) · header (its length, then deflated JSON) · one record per tensor, in the order of their
+    names · CRC-32 of all before
 
-The header names an architecture of the allow-list, its arguments and the channels kept per group. Names, shapes and
-types of the tensors follow from these and are not stored. See tensors.py for a record, symbols.py for the coding.
+The header names an architecture of the allow-list, its arguments and the channels kept per group; and it holds a note,
+such as recipe and score. Names, shapes and types of the tensors follow from these and are not stored. See header.py,
+tensors.py for a record, symbols.py for the coding. Files of version 1 can be read.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from modelopt_core import atomic, grid
-from modelopt_core.codec import tensors
+from modelopt_core.codec import header, tensors
 from modelopt_core.codec.stream import Damaged, FileError, Reader, varint
 from modelopt_core.errors import ModelOptError
+from modelopt_core.export import safetensors_bytes
 from modelopt_core.models import build
-from modelopt_core.spec import Composition, Spec, spec_of
+from modelopt_core.spec import spec_of
 
 __all__ = ["FileError", "Row", "Sizes", "decode", "encode", "load", "save", "sizes"]
 
-MAGIC = b"MOPT\x01"
+MAGIC, VERSION = b"MOPT", 2
 CHECKSUM_BYTES = 4
 MAX_FILE_BYTES = 50 * 2**20
 MAX_PARAMETERS = 2**24  # 64 MiB of float32; while reading, three times that
-INSTEAD = "use safetensors.torch.save_file(model.state_dict(), path)"
+INSTEAD = "use export_safetensors(model, path)"
+POINTS = ("grid", "codebook")  # modes whose floats are points, not elements
 STORED = (torch.float32, torch.int64)
-MAX_HEADER_BYTES = 2**20  # when inflated; a recipe is a few hundred
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor in the file. mode: raw, constant, sparse, grid, codebook; entropy_bytes: the bound for its payload."""
+    """One tensor in the file, in bytes.
+
+    mode: see tensors.py; codes_bytes: coded symbols; floats_bytes: numbers as they are, which are a grid's scales and
+    zero points, or else the elements; table_bytes: which symbols occur and how often, lengths; entropy_bytes: the bound
+    for codes and floats.
+    """
 
     name: str
     shape: tuple[int, ...]
     mode: str
-    size_bytes: int
+    codes_bytes: int
+    floats_bytes: int
+    table_bytes: int
     entropy_bytes: float
+
+    @property
+    def size_bytes(self) -> int:
+        """The whole record."""
+        return self.codes_bytes + self.floats_bytes + self.table_bytes
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,17 @@ class Sizes:
     entropy_bytes: int
     rows: tuple[Row, ...]
     label: str
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """What the bytes are, for a stacked bar; they add up to size_bytes."""
+        grids = sum(row.floats_bytes for row in self.rows if row.mode in POINTS)
+        parts = {
+            "codes": sum(row.codes_bytes for row in self.rows),
+            "scales": grids,
+            "float weights": sum(row.floats_bytes for row in self.rows) - grids,
+        }
+        return {**parts, "header and tables": self.size_bytes - sum(parts.values())}
 
 
 def encode(model: nn.Module, note: Mapping[str, object] | None = None) -> bytes:
@@ -113,19 +135,17 @@ def sizes(model: nn.Module) -> Sizes:
     if spec_of(model) is not None:
         data, rows = _encode(model, None)
         return Sizes(len(data), math.ceil(sum(row.entropy_bytes for row in rows)), rows, ".mopt file")
-    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
-    raw = tuple(Row(n, tuple(t.shape), "raw", t.nbytes, t.nbytes) for n, t in state.items())
-    return Sizes(
-        len(safetensors.torch.save(state)), sum(row.size_bytes for row in raw), raw, ".safetensors file (own class)"
-    )
+    raw = tuple(Row(n, tuple(t.shape), "raw", 0, t.nbytes, 0, t.nbytes) for n, t in model.state_dict().items())
+    size_bytes, entropy_bytes = len(safetensors_bytes(model)), sum(row.size_bytes for row in raw)
+    return Sizes(size_bytes, entropy_bytes, raw, ".safetensors file (own class)")
 
 
 def _encode(model: nn.Module, note: Mapping[str, object] | None) -> tuple[bytes, tuple[Row, ...]]:
     spec = spec_of(model)
     if spec is None:
         raise ModelOptError(f"a .mopt file cannot say how to build {type(model).__name__}; {INSTEAD}")
-    header = _header(spec, model.__dict__.get("note", {}) if note is None else note)
-    parts, rows = [MAGIC, varint(len(header)), header], []
+    head = header.encode(spec, model.__dict__.get("note", {}) if note is None else note)
+    parts, rows = [MAGIC, bytes([VERSION]), varint(len(head)), head], []
     modules = dict(model.named_modules())
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.dtype not in STORED:
@@ -133,20 +153,23 @@ def _encode(model: nn.Module, note: Mapping[str, object] | None) -> tuple[bytes,
         owner, _, attribute = name.rpartition(".")
         coded = tensors.encode(tensor, grid.codes(modules[owner], attribute))
         parts.append(coded.data)
-        rows.append(Row(name, tuple(tensor.shape), coded.mode, len(coded.data), coded.entropy_bits / 8))
+        tables = len(coded.data) - coded.codes_bytes - coded.floats_bytes
+        sizes = coded.codes_bytes, coded.floats_bytes, tables, coded.entropy_bits / 8
+        rows.append(Row(name, tuple(tensor.shape), coded.mode, *sizes))
     data = b"".join(parts)
     return data + zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little"), tuple(rows)
 
 
 def _decode(data: bytes) -> nn.Module:
     body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-    if not data.startswith(MAGIC):
-        raise Damaged(f"it does not begin with {MAGIC[:4].decode()} and version {MAGIC[4]}")
+    version = data[len(MAGIC)] if len(data) > len(MAGIC) else 0
+    if not data.startswith(MAGIC) or not 1 <= version <= VERSION:
+        raise Damaged(f"it does not begin with {MAGIC.decode()} and a version from 1 to {VERSION}")
     if zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "little") != checksum:
         raise Damaged("its checksum is wrong")
     reader = Reader(body)
-    reader.take(len(MAGIC))
-    spec, note = _read_header(reader.take(reader.varint()))
+    reader.take(len(MAGIC) + 1)
+    spec, note = header.decode(reader.take(reader.varint()), version)
     model = build(spec, max_parameters=MAX_PARAMETERS)
     modules, state, grids = dict(model.named_modules()), {}, {}
     for name, like in sorted(model.state_dict().items()):
@@ -161,54 +184,6 @@ def _decode(data: bytes) -> nn.Module:
         grid.attach(modules[owner], on, attribute)
     model.__dict__["note"] = note
     return model.eval()
-
-
-def _header(spec: Spec, note: Mapping[str, object]) -> bytes:
-    fields = {**_fields(spec), "n": dict(note)} if note else _fields(spec)
-    try:
-        text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
-    except (TypeError, ValueError) as error:
-        raise ModelOptError(
-            f"the note is not JSON ({error}); use numbers, texts, lists and mappings of them"
-        ) from error
-    if len(text) > MAX_HEADER_BYTES:
-        raise ModelOptError(f"the note makes a header of {len(text):,} bytes; allowed are {MAX_HEADER_BYTES:,}")
-    return min(text, zlib.compress(text, 9), key=len)
-
-
-def _fields(spec: Spec) -> dict[str, object]:
-    """The spec as JSON has it; a composite's members lie in it the same way."""
-    fields = {
-        "a": spec.architecture,
-        "b": dict(sorted(spec.arguments)),
-        "i": spec.input_shape,
-        "t": spec.input_dtype if spec.input_dtype != "float32" else "",
-        "k": dict(spec.kept),
-        "m": [_fields(member) for member in spec.members] if isinstance(spec, Composition) else (),
-    }
-    return {name: value for name, value in fields.items() if value}
-
-
-def _spec(fields: Mapping[str, Any]) -> Spec:
-    arguments = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.get("b", {}).items()}
-    known: dict[str, Any] = {
-        "architecture": fields["a"],
-        "arguments": tuple(sorted(arguments.items())),
-        "input_shape": tuple(fields["i"]),
-        "input_dtype": fields.get("t", "float32"),
-        "kept": tuple(fields.get("k", {}).items()),
-    }
-    return Composition(**known, members=tuple(map(_spec, fields["m"]))) if "m" in fields else Spec(**known)
-
-
-def _read_header(data: bytes) -> tuple[Spec, dict[str, object]]:
-    if not data.startswith(b"{"):
-        inflate = zlib.decompressobj()
-        data = inflate.decompress(data, MAX_HEADER_BYTES)
-        if not inflate.eof:
-            raise Damaged(f"its header has more than {MAX_HEADER_BYTES:,} bytes")
-    fields = json.loads(data)
-    return _spec(fields), dict(fields.get("n", {}))
 
 
 def _same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

@@ -4,12 +4,18 @@ The table holds which symbols occur and one byte per symbol for how often: an in
 a fourteenth. That is at most 3.6 % off, and costs less than 0.1 % of the payload. The coder is asymmetric numeral
 systems with this static model, 0.04 % above the model's entropy.
 
+A few numbers on a fine grid hardly repeat, and a table would cost more than it saves. Where it is shorter they are
+stored flat (all symbols equally likely, no table), or as two planes, low and high bytes, each coded as above.
+
 Source: Duda, Asymmetric numeral systems: entropy coding combining speed of Huffman coding with compression rate of
 arithmetic coding, arXiv 1311.2540; Bamler, Understanding Entropy Coding With Asymmetric Numeral Systems,
 arXiv 2201.01741 (constriction).
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import constriction
 import numpy as np
@@ -19,6 +25,8 @@ from modelopt_core.codec.stream import Damaged, Reader, varint
 
 Symbols = NDArray[np.int32]
 WORD = np.dtype("<u4")  # what the coder reads and writes
+FLAT, PLANES = range(2)  # first number of a code; a table begins with at least 2
+PLANE = 256
 
 
 def _steps() -> NDArray[np.int64]:
@@ -38,36 +46,79 @@ def entropy_bits(counts: NDArray[np.int64]) -> float:
     return float((some * np.log2(some.sum() / some)).sum()) if len(some) > 1 else 0.0
 
 
-def encode(symbols: Symbols) -> tuple[bytes, float]:
-    """symbols (n,) ≥ 0 -> (bytes, the entropy of the symbols in bits). The reader must know n."""
+@dataclass(frozen=True)
+class Code:
+    """data: table and payload; payload_bytes: of these, what the coder put out; entropy_bits: of the stored symbols."""
+
+    data: bytes
+    payload_bytes: int = 0
+    entropy_bits: float = 0.0
+
+
+def encode(symbols: Symbols) -> Code:
+    """symbols (n,) ≥ 0 -> the shortest of the ways to write them. The reader must know n."""
     if not len(symbols):
-        return b"", 0.0
-    counts = np.bincount(symbols)
-    present = np.flatnonzero(counts)
-    marks = _nearest_step(counts[present])
-    table = _present_bytes(present) + marks.tobytes()
-    if len(present) == 1:
-        return table, 0.0
-    rank = np.zeros(len(counts), np.int32)
-    rank[present] = np.arange(len(present), dtype=np.int32)
-    coder = constriction.stream.stack.AnsCoder()
-    coder.encode_reverse(rank[symbols], _model(marks))
-    payload = coder.get_compressed().astype(WORD).tobytes().rstrip(b"\0")  # the last word is never zero
-    return table + varint(len(payload)) + payload, entropy_bits(counts)
+        return Code(b"")
+    codes, base = [_tabled(symbols)], int(symbols.max()) + 1
+    if base > 1 and len(symbols) * math.log2(base) < 8 * len(codes[0].data):
+        codes.append(_flat(symbols, base, codes[0].entropy_bits))
+    if base > PLANE:
+        low, high = encode(symbols % PLANE), encode(symbols // PLANE)
+        payload, entropy = low.payload_bytes + high.payload_bytes, low.entropy_bits + high.entropy_bits
+        codes.append(Code(varint(PLANES) + low.data + high.data, payload, entropy))
+    return min(codes, key=lambda code: len(code.data))
 
 
 def decode(reader: Reader, n: int, alphabet: int) -> Symbols:
     """The n symbols, each below `alphabet`, that `encode` wrote at the reader's place."""
     if n == 0:
         return np.zeros(0, np.int32)
-    present = _read_present(reader, alphabet)
+    head = reader.varint()
+    if head == PLANES and alphabet > PLANE:
+        low, high = decode(reader, n, PLANE), decode(reader, n, -(-alphabet // PLANE))
+        if (symbols := low + PLANE * high).max() >= alphabet:
+            raise Damaged(f"symbol {symbols.max():,} of {alphabet:,}")
+        return symbols
+    if head == FLAT:
+        if not 2 <= (base := reader.varint()) <= alphabet:
+            raise Damaged(f"{base:,} symbols of {alphabet:,}")
+        return _decompress(reader, constriction.stream.model.Uniform(base), n)
+    present = _read_present(reader, alphabet, head)
     marks = np.frombuffer(reader.take(len(present)), np.uint8)
     if len(present) == 1:
         return np.full(n, present[0], np.int32)
+    return present[_decompress(reader, _model(marks), n)].astype(np.int32)
+
+
+def _tabled(symbols: Symbols) -> Code:
+    counts = np.bincount(symbols)
+    present = np.flatnonzero(counts)
+    marks = _nearest_step(counts[present])
+    table = _present_bytes(present) + marks.tobytes()
+    if len(present) == 1:
+        return Code(table)
+    rank = np.zeros(len(counts), np.int32)
+    rank[present] = np.arange(len(present), dtype=np.int32)
+    payload = _compress(rank[symbols], _model(marks))
+    return Code(table + varint(len(payload)) + payload, len(payload), entropy_bits(counts))
+
+
+def _flat(symbols: Symbols, base: int, entropy: float) -> Code:
+    payload = _compress(symbols, constriction.stream.model.Uniform(base))
+    return Code(varint(FLAT) + varint(base) + varint(len(payload)) + payload, len(payload), entropy)
+
+
+def _compress(symbols: Symbols, model: constriction.stream.model.Model) -> bytes:
+    coder = constriction.stream.stack.AnsCoder()
+    coder.encode_reverse(symbols, model)
+    return bytes(coder.get_compressed().astype(WORD).tobytes().rstrip(b"\0"))  # the last word is never zero
+
+
+def _decompress(reader: Reader, model: constriction.stream.model.Model, n: int) -> Symbols:
     payload = reader.take(reader.varint())
     words = np.frombuffer(payload + b"\0" * (-len(payload) % WORD.itemsize), WORD).astype(np.uint32)
     coder = constriction.stream.stack.AnsCoder(words)
-    symbols = present[coder.decode(_model(marks), n)].astype(np.int32)
+    symbols: Symbols = coder.decode(model, n)
     if not coder.is_empty():
         raise Damaged("coded symbols are left over")
     return symbols
@@ -95,9 +146,9 @@ def _present_bytes(present: NDArray[np.int64]) -> bytes:
     return varint(2 * len(present)) + gaps if len(gaps) <= len(bitmap) else varint(2 * len(present) + 1) + bitmap
 
 
-def _read_present(reader: Reader, alphabet: int) -> NDArray[np.int64]:
-    """The sorted symbols (k,) that `_present_bytes` wrote."""
-    size, mapped = divmod(reader.varint(), 2)
+def _read_present(reader: Reader, alphabet: int, head: int) -> NDArray[np.int64]:
+    """The sorted symbols (k,) that `_present_bytes` wrote after its first number, `head`."""
+    size, mapped = divmod(head, 2)
     if not 1 <= size <= alphabet:
         raise Damaged(f"{size} symbols of {alphabet}")
     if mapped:

@@ -69,6 +69,11 @@ class Prune(Transform):
     batch_size: Annotated[int, When("recovery", "fine-tuned")] = Field(
         64, ge=1, le=65536, title="Batch", description="Examples per step of training."
     )
+    augment: Annotated[bool, When("recovery", "fine-tuned")] = Field(
+        False,
+        title="Vary",
+        description="Train on varied examples, where the workload has a way: images moved by a pixel, words left out.",
+    )
     ratios: tuple[tuple[str, float], ...] = Field(
         (), title="Ratio per layer", description="(layer, ratio) pairs: these layers have a ratio of their own."
     )
@@ -141,6 +146,7 @@ class Prune(Transform):
                 epochs=self.epochs,
                 lr=self.lr,
                 batch_size=self.batch_size,
+                augment=workload.augment if self.augment else None,
                 keep_zeros=True,
                 seed=seed,
                 report=report,

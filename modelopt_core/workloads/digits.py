@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modelopt_core.augment import shift
 from modelopt_core.errors import DataMissing
 from modelopt_core.workload import WORKLOADS, Classification, Split
 
@@ -40,6 +42,7 @@ def digits(seed: int = 0) -> Classification:
         models=("cnn", "mlp"),
         chance=float(np.bincount(labels[order["val"]]).max() / len(order["val"])),
         data_hash=digest.hexdigest(),
+        augment=partial(shift, pixels=1),
         note="1,797 handwritten digits of 8×8 pixels, part of scikit-learn.",
         show=lambda split, i: splits[split].inputs[i, 0].numpy(),
     )

@@ -6,6 +6,7 @@ import hashlib
 import os
 import urllib.request
 import zlib
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 
 from modelopt_core import atomic
 from modelopt_core.assets import user_folder
+from modelopt_core.augment import shift
 from modelopt_core.errors import DataMissing
 from modelopt_core.events import Progress, Report, silent
 from modelopt_core.torchvision_cpu import import_torchvision
@@ -67,6 +69,7 @@ def mnist(seed: int = 0) -> Classification:
         ),
         chance=float(torch.bincount(splits["val"].targets).max() / VAL),
         data_hash=hashlib.sha256(f"{sorted(MD5.items())}{VAL}{seed}".encode()).hexdigest(),
+        augment=partial(shift, pixels=1),
         note="70,000 handwritten digits of 28×28 pixels; 10,000 of the training images serve as val.",
         show=lambda split, i: splits[split].inputs[i, 0].numpy(),
     )

@@ -103,7 +103,7 @@ def prepare() -> Bench:
         state["runtime"] = "eager"  # ONNX Runtime is measured on the processor only
     workload = current().workload
     address.take("model", "model", lambda text: one_of(f"{workload.name} model", text, workload.models))
-    if state["model"] not in workload.models:
+    if state.get("model") not in workload.models:
         state["model"] = workload.models[0]
     settle()
     return current()

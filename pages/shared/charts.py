@@ -163,3 +163,9 @@ def draw(fig: go.Figure, key: str, alt: str, **more: Any) -> Any:
     if longest > MOST_POINTS:
         raise ValueError(f"a trace of {key!r} has {longest} points; at most {MOST_POINTS} are drawn")
     return st.plotly_chart(fig, key=key, alt=alt, config={"displayModeBar": False}, **more)
+
+
+def tint(role: str, opacity: float) -> str:
+    """A role's colour over whatever lies below it, as rgba(…)."""
+    red, green, blue = (int(colour(role)[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity:.3f})"

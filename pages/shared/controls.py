@@ -89,7 +89,7 @@ def draw(step: type[Step], *, but: str, labels: Mapping[str, str], aside: Sequen
     """
     fields = [n for n, info in step.model_fields.items() if n != but and not _many(info)]
     fields = [name for name in fields if step.matters(name, _values(step))]
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="controls"):
         for name in fields:
             if name not in aside:
                 _widget(step, name, step.model_fields[name], labels)
@@ -110,7 +110,7 @@ def _widget(step: type[Step], name: str, info: FieldInfo, labels: Mapping[str, s
     if registry is not None:
         names = step.choices(name, _values(step))
         entries = "\n".join(f"- **{name}**: {registry[name].summary}" for name in names)
-        st.selectbox(title, names, help=f"{about}\n\n{entries}", width=170, **how)
+        st.selectbox(title, names, help=f"{about}\n\n{entries}", width=150, **how)
     elif typing.get_origin(annotation) is Literal:
         choices = list(typing.get_args(annotation))
         st.segmented_control(

@@ -273,7 +273,7 @@ def _tabs(technique: Technique) -> None:
             drawn[title] = partial(show, trial or setting)
         titles = technique.order or ("Layers", *technique.tabs, *technique.always)
         names = [*titles, "Examples", "Source", "Numbers"]
-        first = "Source" if view == "learn" else names[0]
+        first = "Source" if view == "learn" else "Layers" if "Layers" in names else names[0]
         tabs = st.tabs(names, key=f"tabs-{technique.name}-{view}", default=first, on_change="rerun")
         for tab, title in zip(tabs, names, strict=True):
             if tab.open:

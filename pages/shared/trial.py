@@ -11,6 +11,7 @@ from torch import nn
 
 import modelopt_core as mo
 from modelopt_core import identity, recipe, turns
+from modelopt_core.events import Note, Report, silent
 from modelopt_core.measure import Comparison, Measurement, Predictions
 from modelopt_core.recipe import Point
 from modelopt_core.step import Step
@@ -51,6 +52,7 @@ class Trial(Setting):
     on_curve: Measurement
     comparison: Comparison
     against: str  # what the pinned baseline is called
+    notes: tuple[str, ...] = ()  # what was done otherwise than asked
 
     @cached_property
     def said(self) -> tuple[Predictions, Predictions]:
@@ -84,12 +86,18 @@ def measure(bench: Bench, step: Step, members: tuple[Pin, ...] = ()) -> Trial:
 
     A step that lasts is not for here, unless its result is kept: see work.py.
     """
+    notes: list[str] = []
+
+    def listen(event: object) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
     with turns.waiting():
         came = origin(bench, members)
         pinned = pin.current(bench)
         if not pin.chosen(bench, pinned):
             pinned = came
-        first, before, after = came.model(bench), pinned.model(bench), _applied(bench, step, members)
+        first, before, after = came.model(bench), pinned.model(bench), _applied(bench, step, members, listen)
         start, on_curve = _measured(bench, first), _measured(bench, after, first)
         reference, found = _measured(bench, before), _measured(bench, after, before)
         compared = mo.compare(before, after, bench.workload, runtime=bench.runtime, device=bench.device)
@@ -105,6 +113,7 @@ def measure(bench: Bench, step: Step, members: tuple[Pin, ...] = ()) -> Trial:
         on_curve=on_curve,
         comparison=compared,
         against=f"{pinned.label}, the best member" if pinned is came and members else pinned.label,
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -129,11 +138,11 @@ def _curve(setting: Setting, handle: Handle) -> Iterator[Point]:
         yield Point(value, _measured(bench, _applied(bench, handle.at(value), members), first))
 
 
-def _applied(bench: Bench, step: Step, members: Sequence[Pin]) -> nn.Module:
+def _applied(bench: Bench, step: Step, members: Sequence[Pin], report: Report = silent) -> nn.Module:
     if isinstance(step, mo.Combine):
-        return step.apply(pool.models(members, bench), bench.workload)
+        return step.apply(pool.models(members, bench), bench.workload, report=report)
     assert isinstance(step, mo.Transform)
-    return step.apply(bench.model, bench.workload)
+    return step.apply(bench.model, bench.workload, report=report)
 
 
 def _measured(bench: Bench, model: nn.Module, against: nn.Module | None = None) -> Measurement:

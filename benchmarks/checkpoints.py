@@ -1,0 +1,47 @@
+"""Networks trained from scratch, one per seed, as the zoo's recipe says; kept beside this file (git-ignored)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import modelopt_core as mo
+from modelopt_core import identity
+from modelopt_core.models import build
+from modelopt_core.train import fit
+from modelopt_core.zoo import ZOO, Training
+
+CACHE = Path(__file__).parent / ".cache"
+
+
+def recipe(name: str, seed: int, epochs: int | None = None) -> Training:
+    """The zoo's recipe with another seed and, where asked for, other epochs."""
+    return replace(ZOO[name], seed=seed, epochs=epochs or ZOO[name].epochs)
+
+
+def trained(name: str, seed: int, epochs: int | None = None) -> nn.Module:
+    """The network of one seed, from the cache or trained now; float32, eval mode. name: as `mnist/lenet5`."""
+    how, workload = recipe(name, seed, epochs), mo.workload(name.split("/")[0])
+    key = identity.digest(how, workload.data_hash, torch.__version__)[:16]
+    path = CACHE / f"{name.replace('/', '-')}-{seed}-{key}.safetensors"
+    model = build(how.spec, seed)
+    if path.exists():
+        model.load_state_dict(load_file(path))
+        return model
+    model = fit(
+        model,
+        workload,
+        epochs=how.epochs,
+        lr=how.lr,
+        batch_size=how.batch_size,
+        weight_decay=how.weight_decay,
+        augment=how.augment,
+        seed=seed,
+    )
+    CACHE.mkdir(exist_ok=True)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+    return model

@@ -1,0 +1,25 @@
+"""What is done to every batch before it is learned from: the same example is never seen twice alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:
+    """Each image moved by up to `pixels` in both directions, zeros moving in: (b, c, h, w) -> (b, c, h, w)."""
+    b, _, h, w = images.shape
+    padded = nn.functional.pad(images, (pixels,) * 4)
+    dy, dx = torch.randint(0, 2 * pixels + 1, (2, b, 1, 1), generator=generator)
+    rows = torch.arange(h).reshape(1, h, 1) + dy  # (b, h, 1)
+    columns = torch.arange(w).reshape(1, 1, w) + dx  # (b, 1, w)
+    moved = padded[torch.arange(b).reshape(b, 1, 1), :, rows, columns]  # (b, h, w, c)
+    return moved.permute(0, 3, 1, 2)
+
+
+def drop_words(tokens: Tensor, generator: torch.Generator, share: float = 0.3) -> Tensor:
+    """Each word replaced by padding with probability `share`: (b, L) ids -> (b, L) ids.
+
+    Source: Iyyer et al., Deep Unordered Composition Rivals Syntactic Methods, ACL 2015.
+    """
+    return tokens.masked_fill(torch.rand(tokens.shape, generator=generator) < share, 0)

@@ -1,0 +1,50 @@
+"""What temperature does to what a teacher says: arithmetic on kept predictions, nothing runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modelopt_core.distill.losses import log_softmax
+from modelopt_core.errors import ModelOptError
+
+
+@dataclass(frozen=True, eq=False)
+class Softened:
+    """What a student sees at one temperature.
+
+    probabilities: (N, K). alike: (K, K), row i: among examples of class i, how what is not given to i is shared out
+    over the others; rows sum to 1, the diagonal is 0; a class without examples has zeros. entropy_bits: the mean over
+    examples; log2 K would be all classes alike.
+    """
+
+    temperature: float
+    probabilities: Tensor
+    alike: Tensor
+    entropy_bits: float
+
+
+def soften(logits: Tensor, labels: Tensor, temperature: float) -> Softened:
+    """logits (N, K) and true classes (N,) at a temperature > 0: softmax(logits / T) and what it says about classes.
+
+    Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, arXiv 1503.02531.
+    """
+    if not 0 < temperature < math.inf:
+        raise ModelOptError(f"temperature={temperature} is not allowed; choose a finite number above 0, such as 4")
+    if logits.dim() != 2 or labels.shape != logits.shape[:1]:
+        raise ModelOptError(f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} must be (N, K) and (N,)")
+    log_p = log_softmax(logits, temperature)
+    p = log_p.exp()  # (N, K)
+    entropy = -(p * log_p).sum(dim=1).mean() / math.log(2)  # of bits; log_p is finite, so that 0 · log 0 is 0
+    return Softened(temperature, p, _alike(p, labels), float(entropy))
+
+
+def _alike(p: Tensor, labels: Tensor) -> Tensor:
+    """(K, K): p (N, K) summed over the examples of each class, without the class itself, scaled to sum 1."""
+    k = p.shape[1]
+    summed = torch.zeros(k, k, dtype=p.dtype).index_add_(0, labels, p).fill_diagonal_(0)
+    total = summed.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, summed / total.clamp(min=torch.finfo(p.dtype).tiny), 0.0)

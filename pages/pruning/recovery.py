@@ -1,0 +1,79 @@
+"""The strip below the Dial: raw → norms re-estimated → fine-tuned, so that nobody takes the first for the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+import streamlit as st
+
+import modelopt_core as mo
+from modelopt_core import turns
+from modelopt_core.estimate import Estimate, mean_interval
+from modelopt_core.train import norms_of
+from pages.shared import controls, units, work
+from pages.shared.bench import Bench
+from pages.shared.trial import Setting
+
+KEYS = controls.keys(mo.Prune)
+TITLES = {"none": "raw", "norms": "norms re-estimated", "fine-tuned": "fine-tuned"}
+ARROW = "\N{RIGHTWARDS ARROW}"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One of the three points. score: None where it is not measured; said: what stands there then or beside it."""
+
+    recovery: str
+    score: Estimate | None
+    said: str = ""
+
+
+def marks(here: Bench, step: mo.Prune) -> list[Mark]:
+    """The same removal with each recovery; what takes a training is measured only where a job has done it."""
+    raw = Mark("none", _score(here, step.changed(recovery="none")))
+    if norms_of(here.model):
+        norms = Mark("norms", _score(here, step.changed(recovery="norms")))
+    else:
+        norms = Mark("norms", raw.score, "no batch norm here: nothing to re-estimate")
+    tuned = step.changed(recovery="fine-tuned")
+    rounds = f", {tuned.rounds} rounds" if tuned.rounds > 1 else ""
+    said = f"{tuned.epochs} epoch{'s' if tuned.epochs > 1 else ''}{rounds}"
+    if work.kept(here, tuned):
+        return [raw, norms, Mark("fine-tuned", _score(here, tuned), said)]
+    job = work.found(here, tuned)
+    busy = job is not None and job.state in ("queued", "running", "paused")
+    return [raw, norms, Mark("fine-tuned", None, "a job is at it" if busy else "not measured")]
+
+
+def draw(setting: Setting) -> None:
+    """The three points in a row, the chosen one marked; a button for the last where it is not measured."""
+    here, step = setting.bench, setting.step
+    assert isinstance(step, mo.Prune)
+    with turns.waiting():
+        found = marks(here, step)
+    with st.container(horizontal=True, vertical_alignment="center", key="recovery"):
+        arrow = f"<i>{ARROW}</i>"
+        st.html(f'<div class="mo-strip"><span>After removing</span>{arrow.join(_html(m, step) for m in found)}</div>')
+        if found[-1].score is None and step.recovery != "fine-tuned":
+            st.button("Fine-tune", icon=":material/school:", key="fine-tune", type="tertiary", on_click=_choose,
+                      help="Train what is left for some epochs: takes a job, which you then run above.")  # fmt: skip
+
+
+def _score(here: Bench, step: mo.Prune) -> Estimate:
+    model = work.apply(step, here.model, here.workload)
+    said = mo.predictions(model, here.workload, runtime=here.runtime, device=here.device)
+    return mean_interval(said.scores.numpy())
+
+
+def _html(mark: Mark, step: mo.Prune) -> str:
+    chosen = ' class="mo-chosen"' if mark.recovery == step.recovery else ""
+    score = units.percent(mark.score.value) if mark.score else units.DASH
+    said = f" <small>{escape(mark.said)}</small>" if mark.said else ""
+    return f"<span{chosen}>{TITLES[mark.recovery]} <b>{score}</b>{said}</span>"
+
+
+def _choose() -> None:
+    """Callback: the setting with training, which the page then offers to run."""
+    st.session_state[KEYS["recovery"]] = "fine-tuned"
+    st.rerun()
