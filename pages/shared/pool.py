@@ -65,7 +65,7 @@ def names(members: Sequence[Pin]) -> list[str]:
 def choose(page: str, here: Bench) -> None:
     """The select of members: every shipped model of the workload and every variant released in this session."""
     members = current(page, here)
-    held = [_text([member]) for member in members]
+    held = [_text((member,)) for member in members]
     released = [Pin(run.model, (run.step,)) for run in history.runs() if run.workload == here.workload.name]
     offered = [*(Pin(name, ()) for name in here.workload.models), pin.current(here), *released, *members]
     options = {_text([member]): names([member])[0] for member in offered}
@@ -115,6 +115,8 @@ def _items(text: str) -> list[Any]:
 def _parsed(text: str, here: Bench) -> tuple[Pin, ...]:
     """The pool that a text names; ModelOptError for what is no model of the workload or no quick step."""
     items = _items(text)
+    if len(items) == 1:
+        raise ModelOptError("a pool of 1 member is too small; at least 2 are needed")
     if len(items) > MOST:
         raise ModelOptError(f"a pool of {len(items)} members is too large; at most {MOST} are allowed")
     return tuple(_member(item, here) for item in items)
