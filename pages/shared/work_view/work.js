@@ -23,6 +23,7 @@ function draw(figure, plot) {
 export default function ({ data, parentElement }) {
   const find = (selector) => parentElement.querySelector(selector);
   find(".bar i").style.transform = `scaleX(${data.share})`;
+  find(".bar").dataset.share = data.share;
   find(".bar").setAttribute("aria-valuenow", Math.round(100 * data.share));
   find(".bar").setAttribute("aria-label", data.left);
   for (const name of ["left", "right"]) find(`.${name}`).textContent = data[name];
