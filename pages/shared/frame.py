@@ -213,8 +213,8 @@ def _dial(technique: Technique, was_done: bool) -> None:
         )
         if sweep.error:
             st.caption(sweep.error)
-        if step.lasts:
-            work.curve_row(here, step, technique.knob)
+        if asked.step.lasts:
+            work.curve_row(here, asked.step, technique.knob)
         address.write()
         if sweep.done and not was_done:
             st.rerun()  # ends the polling
