@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import atomic, grid
+from modelopt_core import activations, atomic, grid
 from modelopt_core.codec import header, tensors
 from modelopt_core.codec.stream import Damaged, FileError, Reader, varint
 from modelopt_core.errors import ModelOptError
@@ -144,7 +144,8 @@ def _encode(model: nn.Module, note: Mapping[str, object] | None) -> tuple[bytes,
     spec = spec_of(model)
     if spec is None:
         raise ModelOptError(f"a .mopt file cannot say how to build {type(model).__name__}; {INSTEAD}")
-    head = header.encode(spec, model.__dict__.get("note", {}) if note is None else note)
+    note = model.__dict__.get("note", {}) if note is None else note
+    head = header.encode(spec, note, activations.noted(model))
     parts, rows = [MAGIC, bytes([VERSION]), varint(len(head)), head], []
     modules = dict(model.named_modules())
     for name, tensor in sorted(model.state_dict().items()):
@@ -169,7 +170,7 @@ def _decode(data: bytes) -> nn.Module:
         raise Damaged("its checksum is wrong")
     reader = Reader(body)
     reader.take(len(MAGIC) + 1)
-    spec, note = header.decode(reader.take(reader.varint()), version)
+    spec, note, inputs = header.decode(reader.take(reader.varint()), version)
     model = build(spec, max_parameters=MAX_PARAMETERS)
     modules, state, grids = dict(model.named_modules()), {}, {}
     for name, like in sorted(model.state_dict().items()):
@@ -182,6 +183,7 @@ def _decode(data: bytes) -> nn.Module:
     for name, on in grids.items():
         owner, _, attribute = name.rpartition(".")
         grid.attach(modules[owner], on, attribute)
+    activations.restore(model, inputs)
     model.__dict__["note"] = note
     return model.eval()
 
