@@ -13,6 +13,7 @@ PAGES = {
         st.Page("pages/quantize.py", title="Quantize"),
         st.Page("pages/distill.py", title="Distill"),
     ],
+    "Combine": [st.Page("pages/ensemble.py", title="Ensemble"), st.Page("pages/cascade.py", title="Cascade")],
 }
 
 st.set_page_config(

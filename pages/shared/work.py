@@ -16,6 +16,7 @@ import streamlit as st
 from torch import nn
 
 from modelopt_core import jobs, measured
+from modelopt_core.cache import Store
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job
 from modelopt_core.jobs.grid import anchored, response
@@ -28,6 +29,7 @@ from pages.shared import owner, work_view
 from pages.shared.bench import Bench
 
 POLL_S = 0.5
+WATCHED = Store(max_bytes=256)  # counted, not weighed; whoever is not among them reads its events again
 POINTS, SEEDS = (6, 12, 34), (1, 3, 5)
 
 
@@ -52,10 +54,10 @@ def apply(step: Transform, model: nn.Module, workload: Workload) -> nn.Module:
 def curve(here: Bench, step: Transform, field: str) -> Known:
     """What this browser's jobs know of the response curve of a step that lasts, and what came with the project."""
     mine = [job for job in _mine(here) if anchored(job.plan, step, field) and job.plan.runtime == here.runtime]
-    own, shipped = response(mine, step, field), measured.curve(step, field, here.model, here.workload)
-    if shipped and here.runtime == "onnx":
-        own += [point for point in shipped.points if point.value not in {p.value for p in own}]
-    return Known(own, next((job for job in mine if job.plan.grid), None), field)
+    points = {point.value: point for point in response(mine, step, field)}
+    if here.runtime == "onnx" and (shipped := measured.curve(step, field, here.model, here.workload)):
+        points |= {point.value: point for point in shipped.points}  # of more seeds
+    return Known(list(points.values()), next((job for job in mine if job.plan.grid), None), field)
 
 
 class Known(Sweep[Point]):
@@ -85,11 +87,12 @@ def panel(here: Bench, step: Step) -> None:
     """What stands where the cards would be while the setting is not measured: Run, or how far the job is."""
     job = found(here, step)
     if job is None or job.state in ("done", "cancelled"):  # done, and its file is gone
-        with st.container(border=True, key="work-panel"), _row("work-row"):
+        with _panel(here), _row("work-row"):
             st.html(work_view.idle(step, _latest_like(here, step)))
             _run_button("Run", "play_arrow", run, here, step, primary=True)
     else:
-        st.fragment(_running, key="work", run_every=None if job.ended else POLL_S)(here, step, job)
+        ended = job.ended
+        st.fragment(_running, key="work", run_every=None if ended else POLL_S)(here, step, job, ended)
 
 
 def curve_row(here: Bench, step: Transform, field: str) -> None:
@@ -117,10 +120,10 @@ def to_come() -> None:
     st.caption("Shown when this setting has been run.")
 
 
-def _running(here: Bench, step: Step, job: Job) -> None:
-    if kept(here, step) or job.state in ("done", "cancelled"):
+def _running(here: Bench, step: Step, job: Job, had_ended: bool) -> None:
+    if kept(here, step) or (job.ended and not had_ended):
         st.rerun()
-    with st.container(border=True, gap="xsmall", key="work-panel"):
+    with _panel(here):
         with _row("work-row"):
             st.html(work_view.said(job))
             if job.ended:
@@ -147,6 +150,11 @@ def _buttons(job: Job, key: str) -> None:
 def _run_button(label: str, icon: str, *what: Any, primary: bool = False) -> None:
     st.button(label, icon=f":material/{icon}:", type="primary" if primary else "secondary", key="work-run",
               on_click=what[0], args=what[1:])  # fmt: skip
+
+
+def _panel(here: Bench) -> Any:
+    """As high as the cards: nothing jumps when they come."""
+    return st.container(border=True, gap="xsmall", key="work-panel-big" if here.view == "present" else "work-panel")
 
 
 def _row(key: str) -> Any:
@@ -186,9 +194,24 @@ def _told() -> Iterator[None]:
 
 
 def mine() -> list[Job]:
-    """This browser's jobs, the latest first; the same objects through a session, since they remember what they read."""
-    watched: dict[str, Job] = st.session_state.setdefault("jobs.watched", {})
-    return [watched.setdefault(job.id, job) for job in jobs.list(owner.token())]
+    """This browser's jobs, the latest first, but for damaged ones."""
+    return [job for job in map(_known, jobs.list(owner.token())) if _sound(job)]
+
+
+def _known(job: Job) -> Job:
+    """The Job object that has read the events of this folder before, and reads on."""
+    found: Job = WATCHED.get(job.path, lambda: job, lambda _: 1)
+    return found
+
+
+def _sound(job: Job) -> bool:
+    """Can its events be read, and is its recipe one?"""
+    steps = job.plan.recipe.get("steps")
+    whole = isinstance(steps, list) and steps and all(isinstance(step, dict) and "step" in step for step in steps)
+    try:
+        return bool(whole and job.state)
+    except ModelOptError:
+        return False
 
 
 def steps(job: Job) -> Sequence[Step]:
