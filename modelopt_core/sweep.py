@@ -37,6 +37,11 @@ class Sweep(Generic[T]):
         self._work: Iterator[T] | None = None
         self._start = work
 
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """(points measured, points in all) while it is being measured."""
+        return None if self.done else (len(self.points), self.total)
+
     def advance(self) -> None:
         """Measure one more point."""
         try:

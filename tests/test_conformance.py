@@ -170,8 +170,12 @@ def test_observer(entry, shape, levels):
 @pytest.mark.parametrize("entry", list(mo.ROUNDINGS.values()), ids=lambda e: e.name)
 def test_rounding(entry, shape, levels):
     for weight in (torch.randn(shape, generator=generator()), torch.zeros(shape)):
-        ones = torch.ones(shape[0], 1)
-        codes = entry(RoundingContext(weight, ones * 0.1, ones * (levels // 2), levels, generator(), silent))
+        ones, inputs = torch.ones(shape[0], 1), torch.randn(3, shape[1], generator=generator())
+        context = RoundingContext(weight, ones * 0.1, ones * (levels // 2), levels, generator(), silent, inputs)
+        codes = entry(context)
+        if entry["needs_data"]:
+            with pytest.raises(mo.ModelOptError, match="no inputs were given; use 'nearest' without data"):
+                entry(replace(context, inputs=None))
         assert codes.shape == weight.shape
         assert torch.equal(codes, codes.round())
         assert ((codes >= 0) & (codes <= levels - 1)).all()

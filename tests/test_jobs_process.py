@@ -22,10 +22,13 @@ from modelopt_core.recipe import Stage
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
     plan = plans.make(owner="0" * 64, created_s=0.0, recipe={}, models=("mlp",), workload="digits")
-    (tmp_path / plans.FILE).write_text(plan.model_dump_json())
-    made = Worker(tmp_path)
+    folder = tmp_path / ("0" * 32)
+    folder.mkdir()
+    (folder / plans.FILE).write_text(plan.model_dump_json())
+    made = Worker(folder)
     yield made
     made.ended.set()
+    made.place.give_back()
 
 
 def events(worker: Worker) -> list[journal.Record]:

@@ -232,13 +232,3 @@ def test_a_layer_that_no_data_reaches_is_one_line():
     w = toy(torch.eye(2), torch.tensor([0, 1]))
     with pytest.raises(mo.ModelOptError, match="no data reaches 'inner' as a layer of its own.*freeze the layer"):
         mo.Prune(criterion="hebbian", granularity="weight").apply(Reads(), w)
-
-
-def test_a_seed_draws_other_examples_as_many():
-    even = stats.sample(10_000, 0)
-    assert even.tolist() == list(range(0, 10_000, 10))
-    one, again, two = stats.sample(10_000, 1), stats.sample(10_000, 1), stats.sample(10_000, 2)
-    assert torch.equal(one, again)
-    assert not torch.equal(one, two)
-    assert len(one) == len(one.unique()) == len(even)
-    assert stats.sample(1, 3).tolist() == [0]

@@ -91,7 +91,7 @@ def texts(app: AppTest) -> str:
 
 def test_what_is_not_measured_says_so_and_a_click_starts_a_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Any] = []
-    monkeypatch.setattr(jobs.job.Job, "_launch", lambda job: begun.append(job))
+    monkeypatch.setattr(jobs.job.Job, "launch", lambda job: begun.append(job))
     app = open_page(root)
     assert "Not measured" in texts(app)
     assert "mo-score" not in texts(app)
@@ -154,14 +154,13 @@ def test_buttons_become_commands(root: Path, home: Path) -> None:
         home, state={"state": "running"}, progress={"phase": "train", "step": 3, "total": 9, "values": {}}
     ) as job:
         app = open_page(root)
-        assert "Training" in texts(app)
-        for key in ("work-pause", "work-step", "work-stop"):
+        assert "Running" in texts(app)
+        for key in ("work-pause", "work-step", "work-cancel"):
             app.button(key).click().run()
         journal.append(job.path / jobs.EVENTS, {"time_s": time.time(), "kind": "state", "state": "paused"})
         app.run()
         assert "Paused" in texts(app)
-        assert app.button("work-pause").label == "Play"
-        app.button("work-pause").click().run()
+        app.button("work-resume").click().run()
     said = [json.loads(line)["command"] for line in (job.path / jobs.COMMANDS).read_text().splitlines()]
     assert said == ["pause", "step", "cancel", "resume"]
 

@@ -22,26 +22,42 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from modelopt_core import atomic
 from modelopt_core.assets import user_folder
 from modelopt_core.errors import ModelOptError
+from modelopt_core.jobs import grid
 from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.job import COMMANDS, DIED, ENDED, EVENTS, LOCK, START_S, STATES, Job, State, alive
 from modelopt_core.jobs.plan import JobError
+from modelopt_core.jobs.tidy import tidy
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from modelopt_core.step import Step
+    from modelopt_core.step import Step, Transform
 
 __all__ = [
     "COMMANDS", "DIED", "ENDED", "EVENTS", "LOCK", "START_S", "STATES", "Job", "JobError", "State", "alive", "find",
-    "home", "list", "recall", "running", "start",
+    "home", "list", "recall", "running", "start", "sweep",
 ]  # fmt: skip
 
 ID = re.compile(r"[0-9a-f]{32}")
+MOST_OF_AN_OWNER, MOST = 8, 32  # jobs that run or wait; each is a process of 20 MB at least
+
+
+class How(TypedDict, total=False):
+    """How a job computes.
+
+    split: what it is measured on; threads: of torch, None shares the cores out over the jobs that run, a number makes
+    the result the same bit for bit whatever else runs.
+    """
+
+    split: str
+    runtime: str
+    seed: int
+    threads: int | None
 
 
 def start(
@@ -50,33 +66,55 @@ def start(
     workload: str,
     *,
     owner: str = "",
-    split: str = "val",
-    runtime: str = "onnx",
-    seed: int = 0,
-    threads: int | None = None,
     folder: Path | None = None,
+    **how: Unpack[How],
 ) -> Job:
     """Begin `recipe.run` in a process of its own and return at once.
 
     models: zoo names of the workload, or models that a `.mopt` file can hold. owner: a secret of whoever may list the
-    job. threads: torch threads; None shares the cores out over the jobs that run, a number makes the result the same
-    bit for bit whatever else runs. folder: where job folders are, see `home`.
+    job. how: split, runtime, seed and threads, see `How`. folder: where job folders are, see `home`. Only so many jobs
+    work at once (see places.py), the others wait.
     """
+    return _begin(recipe, models, folder, owner, workload=workload, **how)
+
+
+def sweep(
+    step: Transform,
+    field: str,
+    values: Sequence[float],
+    model: str | nn.Module,
+    workload: str,
+    *,
+    seeds: Sequence[int] = (0,),
+    owner: str = "",
+    folder: Path | None = None,
+    **how: Unpack[How],
+) -> Job:
+    """Begin to measure the response of a step to one of its knobs, in one process: every value with every seed.
+
+    values: in the order in which they are measured, as `step.knob(field).values(12)` gives them coarse to fine.
+    `Job.measured` tells the points that are there, `grid.response` makes a curve of them. Resumed, the job goes on with
+    the first point that it lacks.
+    """
+    type(step).knob(field)
+    for value in values:  # what is not allowed is said now
+        grid.setting(step, field, value)
+    wanted = {"field": field, "values": tuple(values), "seeds": tuple(seeds)}
+    return _begin((step,), [model], folder, owner, workload=workload, grid=wanted, **how)
+
+
+def _begin(
+    recipe: Sequence[Step], models: Sequence[str | nn.Module], folder: Path | None, owner: str, **values: Any
+) -> Job:
+    """Make the folder, call the process."""
     from modelopt_core import codec
 
     files = {f"pool-{i}.mopt": codec.encode(m) for i, m in enumerate(models) if not isinstance(m, str)}
     names = tuple(m if isinstance(m, str) else f"pool-{i}.mopt" for i, m in enumerate(models))
     plan = plans.make(
-        owner=plans.hashed(owner),
-        created_s=time.time(),
-        recipe=plans.recipe(recipe),
-        models=names,
-        workload=workload,
-        split=split,
-        runtime=runtime,
-        seed=seed,
-        threads=threads,
+        owner=plans.hashed(owner), created_s=time.time(), recipe=plans.recipe(recipe), models=names, **values
     )
+    _room(home(folder), owner)
     path = home(folder) / secrets.token_hex(16)
     try:
         path.mkdir(mode=0o700, parents=True)
@@ -89,11 +127,22 @@ def start(
             atomic.write(path / name, data)
         atomic.write(path / plans.FILE, plan.model_dump_json(indent=1).encode())
         job = Job(path)
-        job._launch()
+        job.launch()
     except ModelOptError:
         shutil.rmtree(path, ignore_errors=True)
         raise
     return job
+
+
+def _room(where: Path, owner: str) -> None:
+    """Old jobs make room for a new one; one sentence where too many run or wait already."""
+    folders = [path for path in where.glob("*") if ID.fullmatch(path.name)]
+    tidy(folders)
+    living = [Job(path) for path in folders if alive(path)]
+    mine = sum(job.belongs_to(owner) for job in living)
+    for count, most, whose in ((mine, MOST_OF_AN_OWNER, "of yours"), (len(living), MOST, "of everybody")):
+        if count >= most:
+            raise JobError(f"{count} jobs {whose} run or wait already; cancel one, or wait until one is done")
 
 
 def home(folder: Path | None = None) -> Path:

@@ -26,6 +26,7 @@ from modelopt_core.jobs.plan import JobError
 if TYPE_CHECKING:
     from torch import nn
 
+    from modelopt_core.measure import Measurement
     from modelopt_core.recipe import Stage
 
 State = Literal["queued", "running", "paused", "done", "cancelled", "failed"]
@@ -88,6 +89,11 @@ class Job:
         return self._status()[1]
 
     @property
+    def ended(self) -> bool:
+        """Is it done, cancelled or failed?"""
+        return self.state in ENDED
+
+    @property
     def progress(self) -> Progress | None:
         """The latest progress."""
         event = self._latest("progress")
@@ -110,7 +116,7 @@ class Job:
     def resume(self) -> None:
         """Go on. A job that failed, died or was cancelled goes on from its last checkpoint: a step or an epoch."""
         if self.state in ("failed", "cancelled"):
-            self._launch()
+            self.launch()
         else:
             self._command("resume")
 
@@ -138,15 +144,33 @@ class Job:
             if event["kind"] == "stage"
         ]
 
+    def measured(self, field: str) -> list[tuple[float, int, Measurement]]:
+        """(value of the knob, seed, measurement) of every place that a sweep has told of so far; of a job of one step
+        alone, that one when it is done.
+        """
+        from modelopt_core.measure import Measurement
+
+        steps = self.plan.recipe["steps"]
+        found = []
+        for event in self.events():
+            if event["kind"] == "point":
+                value, seed = event.get("value"), plans.built(int, event.get("seed"))
+            elif event["kind"] == "stage" and self.plan.grid is None and event.get("label") != "baseline":
+                value, seed = steps[-1].get(field), self.plan.seed
+            else:
+                continue
+            found.append((plans.built(float, value), seed, plans.built(Measurement, event.get("measurement"))))
+        return found
+
     def best(self) -> nn.Module | None:
         """The last good model: of a training the best so far, else the last step's; None before there is one."""
-        event = self._latest("stage", "best")
+        event = self._latest("stage", "point", "best")
         return None if event is None else self._model(event)
 
     @property
     def saved(self) -> bool:
         """Is there a good model to come back to, so that `best` gives one?"""
-        return self._latest("stage", "best") is not None
+        return self._latest("stage", "point", "best") is not None
 
     def remove(self) -> None:
         """Delete the folder of a job that has ended."""
@@ -175,7 +199,7 @@ class Job:
         if self.state not in ENDED:
             journal.append(self.path / COMMANDS, {"command": name})
 
-    def _launch(self) -> None:
+    def launch(self) -> None:
         """Start the process. It is nobody's child in spirit: a session of its own, not ended with ours."""
         called_s = time.time()
         journal.append(self.path / EVENTS, {"time_s": called_s, "kind": "state", "state": "queued"})

@@ -6,13 +6,15 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
+from modelopt_core.jobs.grid import Grid
 from modelopt_core.jobs.journal import size_bytes
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Plan(BaseModel):
     runtime: str = "onnx"
     seed: int = Field(0, ge=0, le=MAX_SEED)
     threads: int | None = Field(None, ge=1, le=1024)
+    grid: Grid | None = None  # measure the recipe's one step at these values of a knob, instead of running the recipe
 
 
 def make(**values: Any) -> Plan:
@@ -69,9 +72,15 @@ def read(folder: Path) -> Plan:
 def built(cls: type[T], values: object) -> T:
     """A frozen dataclass from JSON, its types checked."""
     try:
-        return TypeAdapter(cls).validate_python(values)
+        found: T = _adapter(cast(Any, cls)).validate_python(values)
+        return found
     except ValidationError as error:
         raise JobError(f"an event of the job is damaged ({_sentence(error)}); start the job again") from None
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
 def progress(event: Mapping[str, Any]) -> Progress:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from modelopt_core import jobs
 from modelopt_core.errors import ModelOptError
+from modelopt_core.jobs import grid as grids
 from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.worker import Cancelled, Worker, leave, share
 
@@ -54,6 +55,7 @@ def main(folder: Path) -> None:
 
 def work(worker: Worker) -> None:
     """The plan: load, apply what is left to do, measure."""
+    worker.enter()  # before PyTorch takes its 200 MB
     import modelopt_core as mo
     from modelopt_core import turns
 
@@ -66,7 +68,12 @@ def work(worker: Worker) -> None:
     finished_steps(worker.folder)
     worker.say("state", state="running")
     worker(None)  # told to pause or to stop meanwhile?
-    mo.run(recipe, pool, data, split=plan.split, runtime=plan.runtime, seed=plan.seed, report=worker)
+    if plan.grid is None:
+        mo.run(recipe, pool, data, split=plan.split, runtime=plan.runtime, seed=plan.seed, report=worker)
+        return
+    [step], [model] = recipe, pool
+    done = [(value, seed) for value, seed, _ in jobs.Job(worker.folder).measured(plan.grid.field)]
+    grids.sweep(step, plan.grid, model, data, worker, skip=done, split=plan.split, runtime=plan.runtime)  # type: ignore[arg-type]
 
 
 def finished_steps(folder: Path) -> None:

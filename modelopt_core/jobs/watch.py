@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import modelopt_core.jobs.journal as journal
 import modelopt_core.jobs.plan as plans
 from modelopt_core.events import Progress
 from modelopt_core.jobs.job import Job
 
 MOST_POINTS = 300  # of a curve that is drawn some 300 pixels wide
-PLAIN = ("epoch", "examples_per_s")  # values that are told as numbers, not as curves
+ENOUGH = 0.03  # of the work done before its end can be told
+PLAIN = ("epoch", "round", "examples_per_s")  # values that are told as numbers, not as curves
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,16 @@ class Curve:
 
 
 def share(job: Job) -> float:
-    """How much of the present phase is done, in [0, 1]."""
+    """How much of the job is done, in [0, 1]; of one with several trainings that are no sweep, how much of this one."""
     if job.state == "done":
         return 1.0
-    now = job.progress
-    return 0.0 if now is None or now.total < 1 else min(1.0, max(0.0, now.step / now.total))
+    told, points = None, 0
+    for event in job.events():
+        points += event["kind"] == "point"
+        told = event if event["kind"] == "progress" else None if event["kind"] == "point" else told
+    now = plans.progress(told) if told else None
+    part = min(1.0, max(0.0, now.step / now.total)) if now and now.total > 0 else 0.0
+    return (points + part) / max(points + 1, len(job.plan.grid.places)) if job.plan.grid else part
 
 
 def curves(job: Job) -> tuple[Curve, ...]:
@@ -62,14 +67,16 @@ def seconds(job: Job) -> float:
     return max(0.0, total + (last - since if since is not None else 0.0))
 
 
+def seconds_each(job: Job) -> float:
+    """How long one setting took: of a sweep the mean over its points."""
+    points = sum(event["kind"] == "point" for event in job.events())
+    return seconds(job) / max(1, points)
+
+
 def left_s(job: Job) -> float | None:
-    """Seconds that the present phase will take yet at its speed so far; None before that can be told."""
-    told = [e for e in _phase(job.events()) if e["kind"] == "progress"]
-    if len(told) < 2 or job.state != "running":
-        return None
-    first, last = plans.progress(told[0]), plans.progress(told[-1])
-    spent = plans.number(told[-1].get("time_s")) - plans.number(told[0].get("time_s"))
-    return spent * (last.total - last.step) / (last.step - first.step) if last.step > first.step else None
+    """Seconds that it will take yet at its speed so far; None before that can be told."""
+    done = share(job)
+    return seconds(job) * (1 - done) / done if job.state == "running" and done >= ENOUGH else None
 
 
 def _latest_training(job: Job) -> list[Progress]:
@@ -84,17 +91,4 @@ def _latest_training(job: Job) -> list[Progress]:
         if found and (told.phase != found[-1].phase or told.total != found[-1].total or told.step > found[-1].step):
             break
         found.append(told)
-    return found[::-1]
-
-
-def _phase(events: tuple[journal.Record, ...]) -> list[journal.Record]:
-    """The reports since the job last began, went on or came to another phase."""
-    found: list[journal.Record] = []
-    for event in reversed(events):
-        if event["kind"] in ("state", "stage", "point"):
-            break
-        if event["kind"] == "progress":
-            if found and (event.get("phase"), event.get("total")) != (found[-1].get("phase"), found[-1].get("total")):
-                break
-            found.append(event)
     return found[::-1]

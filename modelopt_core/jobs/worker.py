@@ -20,6 +20,8 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
 from modelopt_core.jobs import journal
 from modelopt_core.jobs import plan as plans
+from modelopt_core.jobs.grid import Swept
+from modelopt_core.jobs.places import Place, in_all
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 POLL_S = 0.05  # between looks at the commands
 ALIVE_S = 0.8  # a job that said nothing for so long says that it lives
 PATIENCE_S = 1.2  # a cancelled job that has not come to a report by then is ended where it stands
+PLACE_EVERY_S = 0.2  # between looks for a place
 SHARE_EVERY_S = 1.0  # between counts of the jobs that run
 TELL_EVERY_S, TELL_FREELY, TELL_SELDOM_S = 0.002, 5000, 0.5  # progress that comes faster is not written, but for the
 # last of a phase: small networks have 100 epochs a second and curves want each, yet after so many lines fewer will do
@@ -57,6 +60,7 @@ class Worker:
         self.trainings: list[Path] = []  # checkpoints since the last step; of the training that runs, the last
         self.due_s = 0.0  # when the next is
         self.threads = self.threads_set = 0
+        self.place = Place(folder.parent, self.plan.owner)
 
     def __call__(self, event: object) -> None:
         """Write the event down, then do as told: go on, stand still, or stop."""
@@ -66,6 +70,8 @@ class Worker:
             self.tell(event)
         elif isinstance(event, Stage):
             self.keep_stage(event)
+        elif isinstance(event, Swept):
+            self.keep_point(event)
         self.share_threads()
         self.obey()
 
@@ -116,16 +122,33 @@ class Worker:
             self.say("best", model="best.mopt")
 
     def keep_stage(self, stage: Stage) -> None:
-        """Write the model under its key, so that a job that starts again need not make it again."""
+        """Tell of a step that is over, its model written before."""
+        name, found = self.keep_result(stage.model), asdict(stage.measurement)
+        self.say("stage", label=stage.label, branch=stage.branch, measurement=found, model=name)
+
+    def keep_point(self, point: Swept) -> None:
+        """Tell of a place of the grid; the models of the first seed are written, and any later one's is not needed."""
+        assert self.plan.grid is not None
+        first = point.seed == self.plan.grid.seeds[0]
+        more = {"model": self.keep_result(point.model)} if first else {}
+        self.say("point", value=point.value, seed=point.seed, measurement=asdict(point.measurement), **more)
+        self.forget_trainings()
+
+    def keep_result(self, model: nn.Module) -> str:
+        """Write a model under its key, so that nobody need make it again; the name of the file."""
         from modelopt_core import identity
 
-        self.best = None
-        name = f"{identity.key(stage.model)}.mopt"
+        name = f"{identity.key(model)}.mopt"
         if not (self.folder / name).exists():
-            self.keep(stage.model, name)
-        self.say("stage", label=stage.label, branch=stage.branch, measurement=asdict(stage.measurement), model=name)
+            self.keep(model, name)
+        self.forget_trainings()
+        return name
+
+    def forget_trainings(self) -> None:
+        """The step is over: where its trainings stood is of no use, nor is their best model."""
+        self.best = None
         while self.trainings:
-            self.trainings.pop().unlink(missing_ok=True)  # its step is over
+            self.trainings.pop().unlink(missing_ok=True)
 
     def keep(self, model: nn.Module, name: str) -> None:
         """One model file, whole or not at all."""
@@ -133,6 +156,18 @@ class Worker:
 
         with self.writing:  # the watcher does not end the process in the middle
             codec.save(model, self.folder / name)
+
+    def enter(self) -> None:
+        """Return with a place among the jobs that work; raise Cancelled when told to stop meanwhile."""
+        self.obey()
+        self.wait_for_place()
+
+    def wait_for_place(self) -> None:
+        """As `enter`, also while paused."""
+        while not self.place.take():
+            with self.turn:
+                if self.turn.wait_for(lambda: self.cancelled_s is not None, timeout=PLACE_EVERY_S):
+                    raise Cancelled
 
     def obey(self) -> None:
         """Return when the work may go on; raise Cancelled when it may not."""
@@ -142,16 +177,21 @@ class Worker:
         if self.standing:
             self.keep_best()
             self.say("state", state="paused")
+            self.place.give_back()
         with self.turn:
             self.turn.wait_for(lambda: not self.paused or self.allowed or self.cancelled_s is not None)
             self.allowed = max(0, self.allowed - 1)
-            went_on, self.standing = self.standing and not self.paused, False
-            cancelled = self.cancelled_s is not None
+            stood, self.standing = self.standing, False
+            cancelled, paused = self.cancelled_s is not None, self.paused
         if cancelled:
             self.keep_best()
             raise Cancelled
-        if went_on:
-            self.say("state", state="running")
+        if stood:
+            if not self.place.take():
+                self.say("state", state="queued", pid=os.getpid())
+                self.wait_for_place()
+            if not paused:
+                self.say("state", state="running")
 
     def share_threads(self) -> None:
         """Set torch's threads to this job's share; they belong to the thread that computes."""
@@ -200,7 +240,7 @@ def share(home: Path) -> int:
     than with 1, as each batch waited for the thread that did not run.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (jobs.running(home) + 1))
+    return max(1, cores // (min(jobs.running(home), in_all()) + 1))
 
 
 def leave(folder: Path) -> None:

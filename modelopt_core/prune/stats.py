@@ -7,10 +7,7 @@ an embedding. No patch is ever copied out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelopt_core import channels, identity, turns
 from modelopt_core.cache import STORE
+from modelopt_core.calls import Call, calls, sample
 from modelopt_core.channels import Group
 from modelopt_core.errors import ModelOptError
 from modelopt_core.layers import WEIGHTED
@@ -25,16 +23,6 @@ from modelopt_core.workload import Workload
 
 EXAMPLES, BATCH = 1024, 128
 PAUSE_S = 0.25  # who waits for these statistics may be whom we let go first: not for long
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One use of a layer in a forward pass over b examples. x: its input; y: its output; g: (b times) ∂loss/∂y."""
-
-    layer: nn.Module
-    x: Tensor
-    y: Tensor
-    g: Tensor
 
 
 def correlate(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -88,16 +76,8 @@ def gather(model: nn.Module, workload: Workload, needs: Iterable[str], seed: int
     if not wanted:
         return {}
     key = ("prune stats", identity.key(model), workload.data_hash, wanted, seed, identity.CODE_VERSION)
-    at = sample(len(workload.train), seed)
+    at = sample(len(workload.train), EXAMPLES, seed)
     return STORE.get(key, lambda: _gather(identity.clone(model), workload, wanted, at), _size_bytes)
-
-
-def sample(n: int, seed: int) -> Tensor:
-    """(k,) sorted indices of the training examples that are looked at, of n."""
-    even = torch.arange(0, n, max(1, math.ceil(n / EXAMPLES)))
-    if seed == 0:
-        return even
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: len(even)].sort().values
 
 
 def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: Tensor) -> Gathered:
@@ -109,40 +89,11 @@ def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: T
     for some in at.split(BATCH):
         turns.pause(PAUSE_S)
         inputs, targets = workload.train.inputs[some].to(device), workload.train.targets[some].to(device)
-        for name, call in _calls(model, layers, workload, inputs, targets, bool({"grad", "square"} & set(wanted))):
+        for name, call in calls(model, layers, workload, inputs, targets, bool({"grad", "square"} & set(wanted))):
             for need in wanted:
                 total = SUMS[need](call)
                 sums[need][name] = sums[need][name] + total if name in sums[need] else total
     return {need: {name: total / len(at) for name, total in found.items()} for need, found in sums.items()}
-
-
-def _calls(
-    model: nn.Module, layers: Mapping[str, nn.Module], workload: Workload, x: Tensor, targets: Tensor, slopes: bool
-) -> list[tuple[str, Call]]:
-    """Every use of every layer in one forward pass and, where `slopes` are wanted, one backward pass."""
-    seen: list[tuple[str, Tensor, Tensor]] = []
-
-    def note(name: str) -> Callable[..., Tensor]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
-            seen.append((name, args[0].detach().clone(), y))
-            return y.clone()  # what follows may write in place
-
-        return hook
-
-    handles = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
-    try:
-        with torch.set_grad_enabled(slopes):
-            outputs = workload.forward(model, x)
-            loss = workload.loss(outputs, targets) * len(x) if slopes else None
-    finally:
-        for handle in handles:
-            handle.remove()
-    results = [y for _, _, y in seen]
-    gs: Any = results if loss is None else torch.autograd.grad(loss, results, allow_unused=True)
-    return [
-        (name, Call(layers[name], x, y.detach(), torch.zeros_like(y) if g is None else g.detach()))
-        for (name, x, y), g in zip(seen, gs, strict=True)
-    ]
 
 
 def _size_bytes(gathered: Gathered) -> int:

@@ -8,18 +8,18 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from modelopt_core import grid
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
-from modelopt_core.layers import WEIGHTED
+from modelopt_core.quantize.layers import check_finite, quantize_layers
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.roundings import ROUNDINGS
-from modelopt_core.quantize.tensor import Scheme, quantize_tensor
+from modelopt_core.quantize.tensor import Scheme
 from modelopt_core.step import STEPS, Knob, Named, Transform, When
 from modelopt_core.workload import Workload
 
 BITS = (*range(1, 9), 16)
 EVEN = ("symmetric", "affine")  # schemes whose points an observer finds
+DATA = tuple(name for name, rounding in ROUNDINGS.items() if rounding["needs_data"])
 
 
 @STEPS.register("Quantize")
@@ -52,6 +52,10 @@ class Quantize(Transform):
         "nearest", title="Rounding", description="Which grid point a weight goes to."
     )
 
+    examples: Annotated[int, When("rounding", *DATA)] = Field(
+        512, ge=1, le=65536, title="Examples", description="Training examples that the rounding looks at."
+    )
+
     @field_validator("bits")
     @classmethod
     def _known_bits(cls, value: int) -> int:
@@ -61,20 +65,15 @@ class Quantize(Transform):
             )
         return value
 
+    @property
+    def lasts(self) -> bool:
+        """AdaRound learns."""
+        return self.scheme in EVEN and bool(ROUNDINGS[self.rounding]["iterative"])
+
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         scheme = Scheme(self.bits, self.scheme, self.per, self.observer, self.group)
-        for name, layer in model.named_modules():
-            if isinstance(layer, WEIGHTED):
-                _check_finite(name, layer)
-                values, points = quantize_tensor(layer.weight, scheme, self.rounding, generator, report)
-                layer.weight.copy_(values)
-                grid.attach(layer, points)
+        needs_data = bool(ROUNDINGS[self.rounding]["needs_data"]) and self.scheme in EVEN
+        check_finite(model)
+        examples = self.examples if needs_data else 0
+        quantize_layers(model, workload, scheme, self.rounding, examples, generator, report)
         return model
-
-
-def _check_finite(name: str, layer: nn.Module) -> None:
-    wrong = int((~layer.get_parameter("weight").isfinite()).sum())
-    if wrong:
-        raise ModelOptError(
-            f"{wrong:,} weights of {name} are not finite, and no grid holds them; train the model again, or restore it"
-        )

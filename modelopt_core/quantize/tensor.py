@@ -63,10 +63,17 @@ def quantize_tensor(
     report: Report,
     inputs: Tensor | None = None,
 ) -> tuple[Tensor, Points]:
-    """weight (R, …) -> (values on the points, of the same shape, and the points). inputs: as in RoundingContext."""
+    """weight (R, …) -> (values on the points, of the same shape, and the points).
+
+    inputs: (groups, N, n), what each group of a convolution's channels meets (else one group), where the rounding asks.
+    """
     points, rows = scheme.points(weight), weight.flatten(1)
     if isinstance(points, Codebook):
         return points.values(points.nearest(weight)), points
-    scale, zero_point = points.rows(rows)
-    context = RoundingContext(rows, scale, zero_point, points.levels, generator, report, inputs)
-    return points.values(ROUNDINGS[rounding](context)).view_as(weight), points
+    scale, zero_point = (t.expand(len(rows), -1) for t in points.rows(rows))
+    groups = 1 if inputs is None else len(inputs)
+    codes = []
+    for i, (w, s, z) in enumerate(zip(*(t.chunk(groups) for t in (rows, scale, zero_point)), strict=True)):
+        met = None if inputs is None else inputs[i]
+        codes.append(ROUNDINGS[rounding](RoundingContext(w, s, z, points.levels, generator, report, met)))
+    return points.values(torch.cat(codes)).view_as(weight), points

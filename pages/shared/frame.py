@@ -177,11 +177,13 @@ def _dial(technique: Technique, was_done: bool) -> None:
             unit=technique.unit,
             height=HEIGHTS[here.view],
             question=PLACE if here.view == "learn" else None,
-            progress=None if sweep.done else (len(sweep.points), sweep.total),
+            progress=sweep.progress,
             on_release=lambda: _released(technique, key),
         )
         if sweep.error:
             st.caption(sweep.error)
+        if step.lasts:
+            work.curve_row(here, step, technique.knob)
         address.write()
         if sweep.done and not was_done:
             st.rerun()  # ends the polling

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.step import STEPS
-from pages.shared import bench, controls, guess, history, pin
+from pages.shared import bench, controls, guess, history, pin, work_list
 from pages.shared.copy_link import copy_link
 
 
@@ -19,6 +19,7 @@ def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> No
         bench.choose(here)
         bench.run_settings()
         _navigation(pages)
+        work_list.draw({member.title: member for members in pages.values() for member in members})
         with st.container(key="foot"):
             st.segmented_control(
                 "View", bench.VIEWS, format_func=str.capitalize, key="view", required=True, width="stretch",

@@ -7,7 +7,9 @@ cards will be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import streamlit as st
@@ -16,13 +18,17 @@ from torch import nn
 from modelopt_core import jobs
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job
-from modelopt_core.step import Step, Transform
+from modelopt_core.jobs.grid import anchored, response
+from modelopt_core.jobs.plan import recipe
+from modelopt_core.recipe import Point, from_json
+from modelopt_core.step import Knob, Step, Transform
 from modelopt_core.sweep import Sweep
 from modelopt_core.workload import Workload
 from pages.shared import owner, work_view
 from pages.shared.bench import Bench
 
 POLL_S = 0.5
+POINTS, SEEDS = (6, 12, 34), (1, 3, 5)
 
 
 def kept(here: Bench, step: Step) -> bool:
@@ -42,27 +48,64 @@ def apply(step: Transform, model: nn.Module, workload: Workload) -> nn.Module:
     return step.apply(model, workload)
 
 
-def curve(here: Bench, step: Transform, field: str) -> Sweep:
-    """What is known of the response curve of a step that lasts: settings that jobs have measured."""
-    known = Sweep(0, lambda: iter(()))
-    known.done = True
-    return known
+def curve(here: Bench, step: Transform, field: str) -> Known:
+    """What this browser's jobs know of the response curve of a step that lasts."""
+    mine = [job for job in _mine(here) if anchored(job.plan, step, field) and job.plan.runtime == here.runtime]
+    return Known(response(mine, step, field), next((job for job in mine if job.plan.grid), None), field)
+
+
+class Known(Sweep[Point]):
+    """The points that jobs have measured so far. job: the latest sweep of the curve, which may still run."""
+
+    def __init__(self, points: list[Point], job: Job | None, field: str) -> None:
+        super().__init__(len(points), lambda: iter(()))
+        self.points, self.job, self.done = points, job, job is None or job.ended
+        self.error = (job.error or "") if job else ""
+        if job and job.plan.grid and not self.done:
+            self.total, self.measured = len(job.plan.grid.places), len(job.measured(field))
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """Counts every seed."""
+        return None if self.done else (self.measured, self.total)
 
 
 def found(here: Bench, step: Step) -> Job | None:
-    """This browser's latest job for the setting."""
-    mine = jobs.list(owner.token(), recipe=(step,), models=(here.model_name,), workload=here.workload.name)
-    return _watched(mine[0]) if mine else None
+    """This browser's job for the setting: one that runs, be it a sweep over it, else the latest of it alone."""
+    mine = [job for job in _mine(here) if _about(job, step)]
+    alone = [job for job in mine if job.plan.grid is None]
+    return next((job for job in (*alone, *mine) if not job.ended), alone[0] if alone else None)
 
 
 def panel(here: Bench, step: Step) -> None:
     """What stands where the cards would be while the setting is not measured: Run, or how far the job is."""
     job = found(here, step)
     if job is None or job.state in ("done", "cancelled"):  # done, and its file is gone
-        _offer(here, step)
+        with st.container(border=True, key="work-panel"), _row("work-row"):
+            st.html(work_view.idle(step, _latest_like(here, step)))
+            _run_button("Run", "play_arrow", _run, here, step, primary=True)
     else:
-        ended = job.state in jobs.ENDED
-        st.fragment(_running, key="work", run_every=None if ended else POLL_S)(here, step, job)
+        st.fragment(_running, key="work", run_every=None if job.ended else POLL_S)(here, step, job)
+
+
+def curve_row(here: Bench, step: Transform, field: str) -> None:
+    """Under the Dial of a step that lasts: have the whole curve measured, or stop that."""
+    job = curve(here, step, field).job
+    with _row("curve-row"):
+        if job and not job.ended:
+            st.html(work_view.curve_line(job))
+            _buttons(job, "curve")
+            return
+        st.html(work_view.curve_line(None))
+        with st.popover("Measure the curve", icon=":material/timeline:"):
+            knob = type(step).knob(field)
+            st.segmented_control("Points", POINTS, default=POINTS[0], required=True, key="curve-points",
+                                 help="Values of the dial, the ends first, then the gaps.")  # fmt: skip
+            st.segmented_control("Seeds", SEEDS, default=SEEDS[0], required=True, key="curve-seeds",
+                                 help="Each value is run so often; the band goes from worst to best.")  # fmt: skip
+            st.caption(f"It can be stopped and resumed.{work_view.took(step, _latest_like(here, step))}")
+            st.button("Start", icon=":material/play_arrow:", key="curve-run", on_click=_sweep,
+                      args=(here, step, field, knob))  # fmt: skip
 
 
 def to_come() -> None:
@@ -70,62 +113,99 @@ def to_come() -> None:
     st.caption("Shown when this setting has been run.")
 
 
-def _watched(job: Job) -> Job:
-    """The same Job object through the whole session: it has read its events up to here."""
-    watched: dict[str, Job] = st.session_state.setdefault("jobs", {})
-    return watched.setdefault(job.id, job)
-
-
-def _offer(here: Bench, step: Step) -> None:
-    with st.container(border=True, key="work-panel"), _row():
-        st.html(work_view.idle(step, _latest_like(here, step)))
-        st.button("Run", icon=":material/play_arrow:", type="primary", key="work-run", on_click=_run, args=(here, step))
-
-
 def _running(here: Bench, step: Step, job: Job) -> None:
-    state = job.state
-    if kept(here, step) or state in ("done", "cancelled"):
+    if kept(here, step) or job.state in ("done", "cancelled"):
         st.rerun()
     with st.container(border=True, gap="xsmall", key="work-panel"):
-        with _row():
+        with _row("work-row"):
             st.html(work_view.said(job))
-            if state in jobs.ENDED:
-                st.button("Resume", icon=":material/replay:", key="work-resume", on_click=_tell, args=(job, "resume"))
-                st.button(
-                    "Start again", icon=":material/restart_alt:", key="work-run", on_click=_run, args=(here, step)
-                )
-            else:
-                stands = state == "paused"
-                st.button("Play" if stands else "Pause", icon=f":material/{'play_arrow' if stands else 'pause'}:",
-                          key="work-pause", on_click=_tell, args=(job, "resume" if stands else "pause"))  # fmt: skip
-                st.button("One step", icon=":material/skip_next:", key="work-step", on_click=_tell, args=(job, "step"))
-                st.button("Stop", icon=":material/stop:", key="work-stop", on_click=_tell, args=(job, "cancel"))
+            if job.ended:
+                _run_button("Start again", "restart_alt", _run, here, step)
+            _buttons(job, "work")
         work_view.progress(job)
 
 
-def _row() -> Any:
+def _buttons(job: Job, key: str) -> None:
+    """Pause or play, one step and stop; of a job that has ended, resume."""
+    if job.ended:
+        named = {"resume": ("Resume", "replay")}
+    else:
+        stands = job.state == "paused"
+        named = {
+            "resume" if stands else "pause": ("Play", "play_arrow") if stands else ("Pause", "pause"),
+            "step": ("One step", "skip_next"),
+            "cancel": ("Stop", "stop"),
+        }
+    for command, (label, icon) in named.items():
+        st.button(label, icon=f":material/{icon}:", key=f"{key}-{command}", on_click=tell, args=(job, command))
+
+
+def _run_button(label: str, icon: str, *what: Any, primary: bool = False) -> None:
+    st.button(label, icon=f":material/{icon}:", type="primary" if primary else "secondary", key="work-run",
+              on_click=what[0], args=what[1:])  # fmt: skip
+
+
+def _row(key: str) -> Any:
     """A sentence on the left, buttons on the right."""
-    return st.container(horizontal=True, vertical_alignment="center", key="work-row")
+    return st.container(horizontal=True, vertical_alignment="center", key=key)
 
 
 def _run(here: Bench, step: Step) -> None:
-    """Callback: begin the job; an error is told where the panel stands."""
-    try:
+    """Callback: begin the job of one setting."""
+    with _told():
         jobs.start((step,), [here.model_name], here.workload.name, owner=owner.token(), runtime=here.runtime)
-    except ModelOptError as error:
-        st.toast(str(error)[:300], icon=":material/error:")
+        st.rerun()  # the sidebar counts jobs
 
 
-def _tell(job: Job, command: str) -> None:
-    """Callback: pause, resume, step or cancel."""
-    try:
+def _sweep(here: Bench, step: Transform, field: str, knob: Knob) -> None:
+    """Callback: begin the job of the whole curve."""
+    count, seeds = st.session_state["curve-points"], st.session_state["curve-seeds"]
+    with _told():
+        jobs.sweep(step, field, knob.values(count), here.model_name, here.workload.name, seeds=range(seeds),
+                   owner=owner.token(), runtime=here.runtime)  # fmt: skip
+        st.rerun()  # the Dial is to follow it
+
+
+def tell(job: Job, command: str) -> None:
+    """Callback: pause, resume, step, cancel or remove."""
+    with _told():
         getattr(job, command)()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong is one line, and the page stays."""
+    try:
+        yield
     except ModelOptError as error:
         st.toast(str(error)[:300], icon=":material/error:")
+
+
+def mine() -> list[Job]:
+    """This browser's jobs, the latest first; the same objects through a session, since they remember what they read."""
+    watched: dict[str, Job] = st.session_state.setdefault("jobs.watched", {})
+    return [watched.setdefault(job.id, job) for job in jobs.list(owner.token())]
+
+
+def steps(job: Job) -> Sequence[Step]:
+    """The job's recipe."""
+    return from_json(json.dumps(job.plan.recipe))
+
+
+def _mine(here: Bench) -> list[Job]:
+    """Those on the bench's model."""
+    return [j for j in mine() if j.plan.models == (here.model_name,) and j.plan.workload == here.workload.name]
+
+
+def _about(job: Job, step: Step) -> bool:
+    """Does the job make this setting?"""
+    if job.plan.grid is None:
+        return job.plan.recipe == recipe((step,))
+    field = job.plan.grid.field
+    return anchored(job.plan, step, field) and getattr(step, field) in job.plan.grid.values  # type: ignore[arg-type]
 
 
 def _latest_like(here: Bench, step: Step) -> Job | None:
     """The latest finished job of the same kind, for an idea of how long it takes."""
-    mine = jobs.list(owner.token(), models=(here.model_name,), workload=here.workload.name)
-    same = (job for job in mine if [s["step"] for s in job.plan.recipe["steps"]] == [step.name])
-    return next((job for job in map(_watched, same) if job.state == "done"), None)
+    same = (job for job in _mine(here) if [s["step"] for s in job.plan.recipe["steps"]] == [step.name])
+    return next((job for job in same if job.state == "done"), None)

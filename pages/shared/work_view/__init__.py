@@ -12,7 +12,7 @@ from modelopt_core.jobs import Job, watch
 from modelopt_core.step import Step
 from pages.shared import units
 
-STATES = {"queued": "Starting", "running": "Training", "paused": "Paused", "done": "Done", "cancelled": "Stopped",
+STATES = {"queued": "Starting", "running": "Running", "paused": "Paused", "done": "Done", "cancelled": "Stopped",
           "failed": "Ended early"}  # fmt: skip
 SHARES = ("score", "agreement")  # values in [0, 1], written in per cent
 MOST_PLOTS = 3
@@ -28,42 +28,70 @@ _component = st.components.v2.component(
 
 
 def idle(step: Step, latest: Job | None) -> str:
-    """Not measured yet: what it needs, and how long the last one took. latest: the last finished job of its kind."""
-    took = f" The last {escape(step.name)} here took {units.duration(watch.seconds(latest))}." if latest else ""
+    """Not measured yet: what to do, and how long the last one took. latest: the last finished job of its kind."""
     return (
-        '<div class="mo-work"><b>Not measured</b><p>This setting trains, which takes longer than a slider. '
-        f"Run it once, and it is kept.{took}</p></div>"
+        '<div class="mo-work"><b>Not measured</b><p>This setting takes longer than a slider can wait. '
+        f"Run it once, and it is kept.{escape(took(step, latest))}</p></div>"
     )
+
+
+def took(step: Step, latest: Job | None) -> str:
+    """How long one took last time, where one is known."""
+    if latest is None:
+        return ""
+    return f" The last {step.name} here took {units.duration(watch.seconds_each(latest))}."
 
 
 def said(job: Job) -> str:
     """The state and, where it ended early, why, and what is kept."""
-    state, error = job.state, job.error
-    more = ""
+    state, more = job.state, ""
     if state == "failed":
         kept = " The last good model is kept." if job.saved else ""
-        more = f"<p>{escape((error or '')[:300])}.{kept}</p>"
-    return f'<div class="mo-work"><b>{STATES[state]}</b>{more}</div>'
+        more = f"<p>{escape((job.error or '')[:300])}.{kept}</p>"
+    return f'<div class="mo-work"><b>{state_of(job)}</b>{more}</div>'
+
+
+def state_of(job: Job) -> str:
+    """The state in a word or two."""
+    waits = job.state == "queued" and not job.awaited
+    return "Waiting for its turn" if waits else STATES[job.state]
+
+
+def curve_line(job: Job | None) -> str:
+    """A sentence beside the button that has the curve measured, or on how far that is."""
+    if job is None:
+        said = "The curve shows what was run. A job can measure the rest."
+    else:
+        left = watch.left_s(job)
+        said = f"Measuring the curve: {state_of(job).lower()}" + (
+            f", about {units.duration(left)} left" if left else ""
+        )
+    return f'<p class="mo-foot">{escape(said)}</p>'
 
 
 def progress(job: Job, key: str = "work-progress") -> None:
     """The bar, what is being done and how fast, and up to three small plots."""
-    now, left = job.progress, watch.left_s(job)
-    percent = units.percent(watch.share(job))
-    doing = "starting" if now is None else f"{now.phase}, {percent}"
-    epoch, speed = watch.latest(job, "epoch"), watch.latest(job, "examples_per_s")
-    if now is not None and epoch is not None:
-        doing = f"{now.phase}, epoch {epoch:.0f}, {percent}"
+    left = watch.left_s(job)
+    speed = watch.latest(job, "examples_per_s")
     fast = f"{units.whole(speed)} examples per second" if speed else ""
     _component(
         key=key,
         data={
             "share": round(watch.share(job), 4),
-            "left": doing,
+            "left": _doing(job),
             "right": " · ".join(filter(None, (fast, f"about {units.duration(left)} left" if left else ""))),
             "plots": plots(job),
         },
     )
+
+
+def _doing(job: Job) -> str:
+    """prune, round 2, epoch 3, 61.0 %"""
+    now, percent = job.progress, units.percent(watch.share(job))
+    if now is None or now.phase == "recipe":
+        return "measuring" if now and now.step else "starting"
+    counted = ((name, watch.latest(job, name)) for name in ("round", "epoch"))
+    return ", ".join([now.phase, *(f"{name} {value:.0f}" for name, value in counted if value is not None), percent])
 
 
 def plots(job: Job) -> list[dict[str, object]]:

@@ -1,0 +1,49 @@
+"""Rounding one input's weights at a time; the weights of the inputs to come make up for the error."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modelopt_core.errors import ModelOptError
+from modelopt_core.quantize.roundings import ROUNDINGS, RoundingContext
+
+DAMPING = 0.01  # share of the mean square of an input, added to every one's
+BLOCK = 128  # columns after which the later ones learn of the errors
+
+
+@ROUNDINGS.register("gptq", needs_data=True, iterative=False)
+def gptq(c: RoundingContext) -> Tensor:
+    """Column after column to the nearest point, its error spread over the later columns: weight (R, n) -> codes (R, n).
+
+    With H = XᵀX over the inputs X and U the upper Cholesky factor of H⁻¹, rounding column i with the error e_i moves
+    the later ones by −(e_i / U_ii) U_i,: . Columns with large inputs go first.
+
+    Source: Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers,
+    arXiv 2210.17323.
+    """
+    if c.inputs is None:
+        raise ModelOptError("gptq rounds by what reaches a layer, and no inputs were given; use 'nearest' without data")
+    order = c.inputs.square().sum(dim=0).argsort(descending=True, stable=True)
+    upper = _inverse_factor(c.inputs[:, order])
+    left = c.weight[:, order].clone()
+    scale, zero_point = (t.expand_as(left)[:, order] for t in (c.scale, c.zero_point))
+    codes = torch.empty_like(left)
+    for start in range(0, left.shape[1], BLOCK):
+        stop = min(start + BLOCK, left.shape[1])
+        errors = left.new_zeros(len(left), stop - start)
+        for i in range(start, stop):
+            q = torch.round(left[:, i] / scale[:, i] + zero_point[:, i]).clamp_(0, c.levels - 1)
+            error = (left[:, i] - (q - zero_point[:, i]) * scale[:, i]) / upper[i, i]
+            left[:, i + 1 : stop].addr_(error, upper[i, i + 1 : stop], alpha=-1)
+            codes[:, order[i]], errors[:, i - start] = q, error
+        left[:, stop:] -= errors @ upper[start:stop, stop:]
+    return codes
+
+
+def _inverse_factor(inputs: Tensor) -> Tensor:
+    """(N, n) -> U (n, n), upper, with UᵀU = (XᵀX / N + λI)⁻¹."""
+    square = inputs.T @ inputs / max(1, len(inputs))
+    square.diagonal().add_(DAMPING * square.diagonal().mean().clamp(min=torch.finfo(square.dtype).eps))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(square))
+    return torch.linalg.cholesky(inverse, upper=True)

@@ -1,0 +1,68 @@
+"""The sidebar's list of this browser's jobs: what runs, what is done; open, stop, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from modelopt_core.errors import ModelOptError
+from modelopt_core.jobs import Job, watch
+from pages.shared import bench, controls, history, units, work, work_view
+
+MOST = 12  # shown; older ones still give their results
+
+
+def draw(pages: Mapping[str, Any]) -> None:
+    """A button with the list behind it, once there are jobs. pages: title → page, which are named like their steps."""
+    found = work.mine()
+    running = sum(not job.ended for job in found)
+    label = f"Jobs: {running} running" if running else "Jobs"
+    icon = f":material/{'progress_activity' if running else 'checklist'}:"
+    about = "Long work of this browser."
+    with st.popover(
+        label, icon=icon, width="stretch", disabled=not found, key="jobs-list", on_change="rerun", help=about
+    ) as list_:
+        if list_.open:
+            for job in found[:MOST]:
+                _one(job, pages)
+
+
+def _one(job: Job, pages: Mapping[str, Any]) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key=f"job-{job.id}"):
+        st.html(_described(job))
+        page = pages.get(str(job.plan.recipe["steps"][-1].get("step")))
+        if st.button("Open", key=f"open-{job.id}", disabled=page is None, on_click=_set, args=(job,)) and page:
+            st.switch_page(page)
+        if job.ended:
+            st.button("Delete", key=f"delete-{job.id}", on_click=work.tell, args=(job, "remove"))
+        else:
+            st.button("Stop", key=f"stop-{job.id}", on_click=work.tell, args=(job, "cancel"))
+
+
+def _described(job: Job) -> str:
+    """What it does, on what, and how far it is."""
+    try:
+        steps = " · ".join(step.label for step in work.steps(job))
+    except ModelOptError:  # a step that this version does not know
+        steps = "an older recipe"
+    grid = job.plan.grid
+    over = f", {len(grid.values)} values of {grid.field}" if grid else ""
+    far = "" if job.ended else f", {units.percent(watch.share(job))}"
+    on = f"{bench.title(job.plan.workload)}, {', '.join(job.plan.models)}"
+    return (
+        f'<div class="mo-job"><b>{escape(steps + over)}</b>'
+        f"<small>{escape(on)} · {work_view.state_of(job)}{far} · {units.duration(watch.seconds(job))}</small></div>"
+    )
+
+
+def _set(job: Job) -> None:
+    """Callback: put the job's setting on the bench."""
+    try:
+        step = work.steps(job)[-1]
+    except ModelOptError:
+        return
+    fields = {key: getattr(step, name) for name, key in controls.keys(type(step)).items()}  # type: ignore[arg-type]
+    history.apply({"workload": job.plan.workload, "model": job.plan.models[0], **fields})
