@@ -20,7 +20,7 @@ from torch import nn
 from modelopt_core import identity
 from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError
-from modelopt_core.events import NotesApart, Report, silent
+from modelopt_core.events import Note, NotesApart, Report, silent
 from modelopt_core.registry import Registry
 from modelopt_core.workload import Workload
 
@@ -221,11 +221,12 @@ class Combine(Step):
         return STORE.get(("model", key), make, _size_bytes, identity.intact)
 
 
-def keep(model: nn.Module, key: str) -> None:
+def keep(model: nn.Module, key: str, notes: Sequence[Note] = ()) -> None:
     """Put a result that was made elsewhere, as by a job, where `Transform.apply` looks before it computes.
 
-    key: what `step.key(…)` says of it.
+    key: what `step.key(…)` says of it. notes: what was reported when it was made.
     """
+    model.__dict__["notes"] = tuple(notes)
     STORE.get(("model", key), lambda: identity.stamp(model.eval(), key), _size_bytes, identity.intact)
 
 

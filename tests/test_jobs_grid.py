@@ -15,6 +15,7 @@ import modelopt_core as mo
 from modelopt_core import jobs
 from modelopt_core.cache import STORE
 from modelopt_core.estimate import Estimate
+from modelopt_core.events import Note
 from modelopt_core.jobs import Job, JobError, watch
 from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.grid import Grid, Swept, over_seeds, response, setting, sweep
@@ -91,6 +92,18 @@ def test_a_curve_is_what_all_jobs_know_of_it(tmp_path: Path) -> None:
     assert (found[0.2].score.n, found[0.8].score.n) == (2, len(work.val))
     assert found[0.2].score.low <= found[0.2].score.value <= found[0.2].score.high
     assert response([grid_job], STEP, "size") == []
+
+
+def test_notes_come_back_with_the_model(tmp_path: Path) -> None:
+    step = mo.Prune(granularity="n:m", ratio=0.9, recovery="none")
+    work, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    worker, _ = written(tmp_path, step)
+    mo.run((step,), [model], work, report=worker)
+    STORE.clear()
+    assert jobs.recall(step.key([model], work), folder=tmp_path)
+    told: list[object] = []
+    step.apply(model, work, report=told.append)
+    assert [str(note.text)[:4] for note in told if isinstance(note, Note)] == ["1:4:"]
 
 
 def test_what_cannot_be_swept_is_one_sentence(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import modelopt_core as mo
 from modelopt_core import channels
 from modelopt_core.cache import STORE
 from modelopt_core.events import Note, Report, silent
+from modelopt_core.layers import WEIGHTED
 from modelopt_core.prune import CRITERIA, Left, Plan, Scorer, prune_channels, prune_weights, sensitivity
 from modelopt_core.prune.masks import block_means, n_of_m
 
@@ -148,12 +149,17 @@ def test_n_of_m_keeps_one_and_says_so():
 def test_blocks_by_hand():
     """A 3×3 matrix in blocks of 2: four of them, the last a single entry."""
     matrix = torch.tensor([[1.0, 2.0, 3.0], [5.0, 4.0, 1.0], [2.0, 4.0, 7.0]])
-    assert block_means(matrix, 2).tolist() == [[3, 2], [3, 7]]
+    assert block_means(matrix, (2, 2)).tolist() == [[3, 2], [3, 7]]
+    assert block_means(matrix, (1, 2)).tolist() == [[1.5, 3], [4.5, 1], [3, 7]]
     layer = nn.Linear(3, 3)
     with torch.no_grad():
         layer.weight.copy_(matrix)
-        prune_weights(layer, Plan(0.25), scorer(layer), "block", 2)
+        prune_weights(layer, Plan(0.25), scorer(layer), "block", (2, 2))
     assert layer.weight.tolist() == [[1, 2, 0], [5, 4, 0], [2, 4, 7]]
+    with torch.no_grad():
+        layer.weight.copy_(matrix)
+        prune_weights(layer, Plan(1 / 3), scorer(layer), "block", (1, 2))
+    assert layer.weight.tolist() == [[0, 0, 3], [5, 4, 0], [2, 4, 7]]
 
 
 @pytest.mark.parametrize("granularity", ["weight", "n:m", "block"])
@@ -230,13 +236,53 @@ def test_sensitivity_is_what_a_real_prune_of_that_layer_costs(granularity):
     assert min(s.delta.value for s in found) < 0
 
 
+BASELINES = [
+    *(("digits", "cnn"), ("digits", "mlp"), ("docstrings", "bag"), ("docstrings", "textcnn")),
+    *(pytest.param("mnist", name, marks=pytest.mark.mnist) for name in ("article", "lenet300", "lenet5")),
+]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.001, 0.999])
+@pytest.mark.parametrize("granularity", ["weight", "n:m", "block", "channel"])
+@pytest.mark.parametrize(("workload", "name"), BASELINES)
+def test_edges_of_the_ratio(workload, name, granularity, ratio):
+    """What goes is what was asked for, in every layer or in all together; answers stay finite."""
+    w, model = mo.workload(workload), mo.baseline(workload, name)
+    for step in (mo.Prune(ratio=ratio, granularity=granularity, scope=scope) for scope in ("layer", "global")):
+        thin = step.apply(model, w)
+        before, after = mo.layers(model, w.example), mo.layers(thin, w.example)
+        assert torch.isfinite(thin(w.val.inputs[:3])).all()
+        if ratio == 0.0:
+            assert after == before
+        elif granularity == "channel":
+            assert all(a.outputs >= 1 for a in after)
+            assert ratio < 0.5 or any(a.outputs < b.outputs for a, b in zip(after, before, strict=True))
+        elif granularity == "weight":
+            zeros = sum(int((m.weight == 0).sum()) for m in thin.modules() if isinstance(m, WEIGHTED))
+            total = sum(m.weight.numel() for m in model.modules() if isinstance(m, WEIGHTED))
+            assert zeros / total == pytest.approx(ratio, abs=0.0005 if total > 10_000 else 0.001)
+        else:
+            assert sum(a.nonzero for a in after) <= sum(b.nonzero for b in before)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "n:m", "block", "channel"])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_every_layer_frozen_leaves_everything(granularity, scope):
+    w, model = mo.workload("digits"), mo.baseline("digits", "cnn")
+    step = mo.Prune(ratio=0.5, granularity=granularity, scope=scope, frozen=("conv1", "conv2", "fc1", "fc2"))
+    same = step.changed(recovery="none").apply(model, w)
+    assert all(torch.equal(a, b) for a, b in zip(same.state_dict().values(), model.state_dict().values(), strict=True))
+
+
 def test_sensitivity_of_a_channel_group_by_hand():
     """conv2's group, scored and cut without any step: the same drop."""
     w, model = mo.workload("digits"), mo.baseline("digits", "cnn")
     said = next(s for s in sensitivity(model, w, mo.Prune(ratio=0.5, recovery="none")) if s.name == "conv2")
     found = channels.groups(model, w.example)
     group = next(g for g in found if g.name == "conv2")
-    kept = channels.strongest(model.conv2.weight.detach().abs().flatten(1).sum(1), 0.5)
+    into = model.conv2.weight.detach().abs().flatten(1).sum(1)  # (32,)
+    out = model.fc1.weight.detach().abs().view(32, 32, 16).sum((0, 2))  # 16 positions of each channel
+    kept = channels.strongest(into + out, 0.5)
     thin = channels.narrow(model, [group], {"conv2": kept})
     drop = mo.predictions(thin, w).scores.mean() - mo.predictions(model, w).scores.mean()
     assert said.layers == ("conv2",)

@@ -232,3 +232,19 @@ def test_a_layer_that_no_data_reaches_is_one_line():
     w = toy(torch.eye(2), torch.tensor([0, 1]))
     with pytest.raises(mo.ModelOptError, match="no data reaches 'inner' as a layer of its own.*freeze the layer"):
         mo.Prune(criterion="hebbian", granularity="weight").apply(Reads(), w)
+
+
+def test_statistics_are_gathered_once_however_often_the_slider_moves(monkeypatch: pytest.MonkeyPatch):
+    """Five ratios of two granularities cost one pass over the data; another model costs another."""
+    w, gathered = mo.workload("digits"), []
+    real = stats._gather
+    monkeypatch.setattr(stats, "_gather", lambda *a: gathered.append(a[2]) or real(*a))
+    STORE.clear()
+    for name, count in (("cnn", 1), ("mlp", 2), ("cnn", 2)):
+        model = mo.baseline("digits", name)
+        for granularity in ("weight", "channel"):
+            for ratio in (0.11, 0.12, 0.13, 0.14, 0.15):
+                mo.Prune(criterion="fisher", granularity=granularity, ratio=ratio).apply(model, w)
+        assert gathered == [("square",)] * count
+    mo.Prune(criterion="l1").apply(model, w)
+    assert len(gathered) == 2

@@ -61,6 +61,7 @@ def test_channels_of_the_original_network_by_hand() -> None:
     net = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 2))
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([[4.0], [1.0], [3.0], [2.0]]))
+        net[2].weight.fill_(1.0)
     left = Left.whole(net, torch.zeros(1, 1))
     once, left = prune_channels(net, left, Plan(0.25), scorer(net))
     assert left.places["0"].tolist() == [0, 2, 3]

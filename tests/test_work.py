@@ -21,6 +21,7 @@ from modelopt_core.cache import STORE
 from modelopt_core.jobs import Job, journal
 from modelopt_core.jobs import plan as plans
 from modelopt_core.step import kept
+from pages.shared import bench, owner, work
 
 LIMIT_S = 60.0  # on a machine that is busy with other things
 STEP = mo.Finetune(epochs=2)
@@ -62,10 +63,10 @@ def done(finished: Job, home: Path) -> Job:
 
 
 @contextmanager
-def living(home: Path, **events: dict[str, Any]) -> Iterator[Job]:
+def living(home: Path, grid: dict[str, Any] | None = None, **events: dict[str, Any]) -> Iterator[Job]:
     """A job that seems to have a process, which said what `events` says: kind → values."""
     plan = plans.make(owner=plans.hashed("ann"), created_s=time.time(), recipe=plans.recipe((STEP,)), models=("mlp",),
-                      workload="digits")  # fmt: skip
+                      workload="digits", grid=grid)  # fmt: skip
     path = home / f"{len([*home.iterdir()]):032x}"
     path.mkdir()
     (path / plans.FILE).write_text(plan.model_dump_json())
@@ -186,3 +187,57 @@ def test_a_pin_of_a_setting_that_is_not_kept_trains_nothing(root: Path, done: Jo
     assert any("run it on its page first" in str(t.value) for t in app.toast)
     assert "pin" not in app.query_params
     assert "against mlp · Finetune(epochs=2)" in texts(pinned(2))
+
+
+def test_the_curve_is_what_jobs_have_measured(home: Path, done: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "token", lambda: "ann")
+    here = bench.Bench(mo.workload("digits"), "mlp", mo.baseline("digits", "mlp"), "onnx", "cpu", "tune")
+    known = work.curve(here, STEP.changed(epochs=9), "epochs")
+    assert ([point.value for point in known.points], known.done, known.progress) == ([2], True, None)
+    assert work.curve(here, STEP.changed(lr=0.5), "epochs").points == []
+    grid = {"field": "epochs", "values": (1, 20), "seeds": (0, 1)}
+    with living(home, grid, state={"state": "running"}) as job:
+        known = work.curve(here, STEP, "epochs")
+        assert (known.done, known.progress) == (False, (0, 4))
+        assert work.found(here, STEP.changed(epochs=20)) is not None
+        assert work.found(here, STEP.changed(epochs=5)) is None
+        journal.append(job.path / jobs.EVENTS, {"time_s": 1.0, "kind": "state", "state": "failed", "error": "no"})
+    known = work.curve(here, STEP, "epochs")
+    assert (known.done, known.error) == (True, "no")
+
+
+def test_a_curve_can_be_ordered_and_stopped(root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.Job, "launch", lambda _: None)
+    app = open_page(root)
+    app.get_by_key("curve-seeds").set_value(3)
+    app.button("curve-run").click().run()
+    [job] = jobs.list("ann")
+    assert job.plan.grid is not None
+    assert (job.plan.grid.field, job.plan.grid.seeds) == ("epochs", (0, 1, 2))
+    assert job.plan.grid.values[:2] == (1, 20)  # the ends first
+    assert "Measuring the curve: starting" in texts(app)
+    with FileLock(job.path / jobs.LOCK):
+        app.button("curve-cancel").click().run()
+    assert (job.path / jobs.COMMANDS).read_text().strip() == '{"command":"cancel"}'
+
+
+def jobs_list() -> None:
+    """The rows of the sidebar's list, alone on a page."""
+    from pages.shared import work, work_list
+
+    for job in work.mine():
+        work_list.one(job, {})
+
+
+def test_the_list_of_jobs(home: Path, done: Job) -> None:
+    app = AppTest.from_function(jobs_list, default_timeout=LIMIT_S)
+    app.session_state["owner"] = "ann"
+    with living(home, state={"state": "running"}) as job:
+        said = texts(app.run())
+        assert "Finetune(epochs=2)" in said
+        assert "Digits, mlp · Done" in said
+        assert "Digits, mlp · Running" in said
+        app.button(f"stop-{job.id}").click().run()
+        app.button(f"delete-{done.id}").click().run()
+    assert "cancel" in (job.path / jobs.COMMANDS).read_text()
+    assert not done.path.exists()

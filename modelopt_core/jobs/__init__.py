@@ -187,8 +187,9 @@ def recall(key: str, owner: str = "", folder: Path | None = None) -> bool:
         return True
     for path in home(folder).glob(f"*/{key}.mopt"):
         try:
-            if find(path.parent.name, path.parent.parent).belongs_to(owner):
-                step.keep(codec.load(path), key)
+            job = find(path.parent.name, path.parent.parent)
+            if job.belongs_to(owner):
+                step.keep(codec.load(path), key, job.notes(path.name))
                 return True
         except ModelOptError:
             continue

@@ -20,7 +20,7 @@ import modelopt_core.jobs.journal as journal
 import modelopt_core.jobs.plan as plans
 from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
-from modelopt_core.events import Progress
+from modelopt_core.events import Note, Progress
 from modelopt_core.jobs.plan import JobError
 
 if TYPE_CHECKING:
@@ -161,6 +161,11 @@ class Job:
                 continue
             found.append((plans.built(float, value), seed, plans.built(Measurement, event.get("measurement"))))
         return found
+
+    def notes(self, model: str) -> tuple[Note, ...]:
+        """What was told of the making of a model. model: the name of its file."""
+        told = next((e.get("notes") for e in reversed(self.events()) if e.get("model") == model), None)
+        return tuple(Note(str(text)[:1000]) for text in told) if isinstance(told, list) else ()
 
     def best(self) -> nn.Module | None:
         """The last good model: of a training the best so far, else the last step's; None before there is one."""

@@ -39,7 +39,7 @@ def share(job: Job) -> float:
 def curves(job: Job) -> tuple[Curve, ...]:
     """Every reported value of the training that runs, or ran last, as a curve of at most MOST_POINTS points."""
     told = _latest_training(job)
-    told = told[:: max(1, math.ceil(len(told) / MOST_POINTS))] + told[-1:]
+    told = told[: -1 : max(1, math.ceil(len(told) / MOST_POINTS))] + told[-1:]
     names = dict.fromkeys(name for event in told for name in event.values if name not in PLAIN)
     found = []
     for name in names:

@@ -123,26 +123,26 @@ class Worker:
 
     def keep_stage(self, stage: Stage) -> None:
         """Tell of a step that is over, its model written before."""
-        name, found = self.keep_result(stage.model), asdict(stage.measurement)
-        self.say("stage", label=stage.label, branch=stage.branch, measurement=found, model=name)
+        found, more = asdict(stage.measurement), self.keep_result(stage.model)
+        self.say("stage", label=stage.label, branch=stage.branch, measurement=found, **more)
 
     def keep_point(self, point: Swept) -> None:
         """Tell of a place of the grid; the models of the first seed are written, and any later one's is not needed."""
         assert self.plan.grid is not None
         first = point.seed == self.plan.grid.seeds[0]
-        more = {"model": self.keep_result(point.model)} if first else {}
+        more = self.keep_result(point.model) if first else {}
         self.say("point", value=point.value, seed=point.seed, measurement=asdict(point.measurement), **more)
         self.forget_trainings()
 
-    def keep_result(self, model: nn.Module) -> str:
-        """Write a model under its key, so that nobody need make it again; the name of the file."""
+    def keep_result(self, model: nn.Module) -> dict[str, object]:
+        """Write a model under its key, so that nobody need make it again; the file's name, and notes on its making."""
         from modelopt_core import identity
 
         name = f"{identity.key(model)}.mopt"
         if not (self.folder / name).exists():
             self.keep(model, name)
         self.forget_trainings()
-        return name
+        return {"model": name, "notes": [note.text for note in model.__dict__.get("notes", ())]}
 
     def forget_trainings(self) -> None:
         """The step is over: where its trainings stood is of no use, nor is their best model."""

@@ -3,9 +3,12 @@
 A criterion that scores every weight, (R, n) -> (R, n), serves every granularity: a block's score is the mean of its
 weights' scores, a channel's the sum of its row's. One that scores rows, (R, n) -> (R,), is for channels only.
 
+A channel's row holds all connections that go with it: those into it, in every layer that makes it, and those out of
+it, in every layer that reads it (Fang et al., DepGraph, arXiv 2301.12900, section 3.3).
+
 Declared: needs (fields of Stats), equivariant (permuted rows, permuted scores), granularity (what it can be used for);
-outgoing: a channel's row holds the connections that leave it as well; comparable: scores of different layers compare,
-so that channels of all layers are ranked as they are and not first divided by their layer's mean.
+comparable: scores of different layers compare, so that channels of all layers are ranked as they are and not first
+divided by their layer's mean.
 """
 
 from __future__ import annotations
@@ -77,7 +80,7 @@ def random(stats: Stats) -> Tensor:
     return torch.rand(stats.weight.shape, generator=stats.generator)
 
 
-@CRITERIA.register("hebbian", needs=("pre", "joint"), equivariant=True, granularity=EVERY, outgoing=True)
+@CRITERIA.register("hebbian", needs=("pre", "joint"), equivariant=True, granularity=EVERY)
 def hebbian(stats: Stats) -> Tensor:
     """|Σ_t η·x·y / Σ_t x²|, η = 1: do both ends act together? pre, joint (R, n) -> scores (R, n).
 
@@ -85,8 +88,7 @@ def hebbian(stats: Stats) -> Tensor:
     two ends do not act together is unimportant. The weight itself is not looked at: the score is the slope that
     predicts y, the layer's output before the nonlinearity, from this x alone; where no two inputs act together, and
     without a bias, that is |w|. y is taken before the nonlinearity because every layer has that one, and a unit that is
-    held down (y < 0) acts with its input too. A channel's score is the sum over its incoming and outgoing connections.
-    η cancels from the order.
+    held down (y < 0) acts with its input too. η cancels from the order.
 
     Measured (`python -m benchmarks.prune`: three small networks, five seeds, 28 cells): better than l1 in none and
     worse in 16; better than chance in 4 and worse in 1. It is far behind l1 for single weights and nearer to it for

@@ -70,9 +70,9 @@ def stays_of(ratio: float, m: int) -> int:
     return max(1, m - round(ratio * m))
 
 
-def block_means(matrix: Tensor, size: int) -> Tensor:
-    """(R, K) -> (⌈R / size⌉, ⌈K / size⌉): mean score of every block; blocks at the edge are smaller."""
-    pooled = nn.functional.avg_pool2d(matrix[None, None], size, ceil_mode=True, count_include_pad=False)
+def block_means(matrix: Tensor, block: tuple[int, int]) -> Tensor:
+    """(R, K) -> (⌈R / r⌉, ⌈K / c⌉): mean score of every block of r × c; blocks at the edge are smaller."""
+    pooled = nn.functional.avg_pool2d(matrix[None, None], block, ceil_mode=True, count_include_pad=False)
     return pooled[0, 0]
 
 
@@ -91,12 +91,13 @@ def prune_weights(
     plan: Plan,
     scorer: Scorer,
     granularity: str = "weight",
-    size: int = 4,
+    block: tuple[int, int] = (4, 4),
     gone: Masks = MappingProxyType({}),
 ) -> Masks:
-    """Zero the lowest-scoring weights in place. granularity: weight, n:m (m = size) or block (size × size).
+    """Zero the lowest-scoring weights in place. granularity: weight, n:m or block.
 
-    gone: what earlier rounds returned. Returns layer -> bool, shaped like its weight: what is gone now.
+    block: rows × columns of one, of weights laid out by `as_matrix`; its columns are the m of n:m. gone: what earlier
+    rounds returned. Returns layer -> bool, shaped like its weight: what is gone now.
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
     for name in plan.own:
@@ -110,17 +111,18 @@ def prune_weights(
     else:
         matrices = {name: as_matrix(s) for name, s in scores.items()}
         if granularity == "n:m":
-            lying = {name: n_of_m(s, stays_of(plan.of(name), size), size) for name, s in matrices.items()}
+            m = block[1]
+            lying = {name: n_of_m(s, stays_of(plan.of(name), m), m) for name, s in matrices.items()}
         else:
-            blocks = choose({name: block_means(s, size) for name, s in matrices.items()}, plan)
-            lying = {name: _spread(blocks[name], size, s) for name, s in matrices.items()}
+            blocks = choose({name: block_means(s, block) for name, s in matrices.items()}, plan)
+            lying = {name: _spread(blocks[name], block, s) for name, s in matrices.items()}
         goes = {name: as_weight(lying[name], weight) for name, weight in weights.items()}
     for name, weight in weights.items():
         weight.masked_fill_(goes[name], 0.0)  # not −0.0
     return goes
 
 
-def _spread(blocks: Tensor, size: int, matrix: Tensor) -> Tensor:
+def _spread(blocks: Tensor, block: tuple[int, int], matrix: Tensor) -> Tensor:
     """A bool per block -> one per entry of the matrix (R, K)."""
     rows, width = matrix.shape
-    return blocks.repeat_interleave(size, dim=0)[:rows].repeat_interleave(size, dim=1)[:, :width]
+    return blocks.repeat_interleave(block[0], dim=0)[:rows].repeat_interleave(block[1], dim=1)[:, :width]

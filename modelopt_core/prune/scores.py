@@ -33,11 +33,10 @@ class Scorer:
 
     def group(self, group: Group) -> Tensor:
         """(C,): a score for every channel of the group."""
-        outgoing = bool(self._declared("outgoing"))
-        gathered: dict[str, Any] = of_group(self.model, group, self.gathered, outgoing)
+        gathered: dict[str, Any] = of_group(self.model, group, self.gathered)
         if self.needs_norm:
             gathered["bn_scale"] = bn_scale(self.model, group)
-        scores = self._score(channels.weights(self.model, group, outgoing), channels=True, **gathered)
+        scores = self._score(channels.weights(self.model, group, outgoing=True), channels=True, **gathered)
         return scores.sum(dim=1) if scores.dim() == 2 else scores
 
     @property

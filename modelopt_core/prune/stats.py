@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelopt_core import channels, identity, turns
+from modelopt_core.attention import open_heads
 from modelopt_core.cache import STORE
 from modelopt_core.calls import Call, calls, sample
 from modelopt_core.channels import Group
@@ -84,6 +85,7 @@ def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: T
     """model: a private clone; at: (k,) the training examples to look at."""
     sums: dict[str, dict[str, Tensor]] = {need: {} for need in wanted}
     device = next(model.parameters()).device
+    opened = open_heads(model)
     model.requires_grad_(True)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
     for some in at.split(BATCH):
@@ -93,6 +95,10 @@ def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: T
             for need in wanted:
                 total = SUMS[need](call)
                 sums[need][name] = sums[need][name] + total if name in sums[need] else total
+    for found in sums.values():
+        for name in opened:  # queries, keys and values are rows of one weight
+            if all(f"{name}.{part}" in found for part in "qkv"):
+                found[name] = torch.cat([found.pop(f"{name}.{part}") for part in "qkv"])
     return {need: {name: total / len(at) for name, total in found.items()} for need, found in sums.items()}
 
 
@@ -105,13 +111,10 @@ def of_layer(name: str, gathered: Gathered) -> dict[str, Tensor]:
     return {need: _known(found, name).flatten(1) for need, found in gathered.items()}
 
 
-def of_group(model: nn.Module, group: Group, gathered: Gathered, outgoing: bool) -> dict[str, Tensor]:
-    """What was gathered about a group of channels: name of the need -> (C, n), beside `channels.weights`.
-
-    outgoing: also the connections from its channels to the layers that read them.
-    """
+def of_group(model: nn.Module, group: Group, gathered: Gathered) -> dict[str, Tensor]:
+    """What was gathered about all connections of a group's channels: name of the need -> (C, n)."""
     return {
-        need: channels.rows(model, group, lambda name, found=found: _known(found, name), outgoing)  # type: ignore[misc]
+        need: channels.rows(model, group, lambda name, found=found: _known(found, name), outgoing=True)  # type: ignore[misc]
         for need, found in gathered.items()
     }
 

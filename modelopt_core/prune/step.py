@@ -45,6 +45,9 @@ class Prune(Transform):
     size: Annotated[int, When("granularity", "n:m", "block")] = Field(
         4, ge=2, le=64, title="Size", description="m of n:m, or the side of a block."
     )
+    shape: Annotated[Literal["square", "row"], When("granularity", "block")] = Field(
+        "square", title="Block", description="As high as wide, or one row: neighbouring inputs of one output."
+    )
     scope: Annotated[Literal["layer", "global"], When("granularity", "weight", "block", "channel")] = Field(
         "layer", title="Scope", description="The same share of every layer, or the least important of all layers."
     )
@@ -107,6 +110,11 @@ class Prune(Transform):
         return f"{stays_of(self.ratio, self.size)}:{self.size}" if self.granularity == "n:m" else ""
 
     @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns of a block; of n:m, m is the columns."""
+        return (self.size if self.shape == "square" else 1, self.size)
+
+    @property
     def plan(self) -> Plan:
         """How much goes from where; a frozen layer has the ratio 0."""
         return Plan(self.ratio, self.scope == "global", {**dict(self.ratios), **dict.fromkeys(self.frozen, 0.0)})
@@ -129,7 +137,7 @@ class Prune(Transform):
             if left:
                 model, left = prune_channels(model, left, plan.part(share), scorer, tell)
             else:
-                gone = prune_weights(model, plan.part(share), scorer, self.granularity, self.size, gone)
+                gone = prune_weights(model, plan.part(share), scorer, self.granularity, self.block, gone)
             model = self._recovered(model, workload, generator.initial_seed() + at, tell)
         if self.granularity == "n:m" and round(self.ratio * self.size) == self.size:
             report(Note(f"{self.pattern}: one of every {self.size} weights stays; choose a larger size to remove more"))

@@ -39,6 +39,7 @@ from pages.shared.rows import curve_rows, percent_base
 
 POLL_S = 0.5
 HEIGHTS = {"learn": 240, "tune": 240, "present": 420}  # of the curve, in pixels
+FEW = 4  # points: too few to say where a curve breaks
 PLACE = "Put the handle where you think it breaks, then let go."
 
 
@@ -206,6 +207,8 @@ def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep, start
     said = "The curve is measured, and hidden until you have guessed."
     if not sweep.total:
         said = "Nobody has measured it yet. Guess, then run it."
+    elif guessed is not None and sweep.done and len(sweep.points) < FEW:
+        said = "Measure the curve to see how near your guess is."
     elif guessed is not None:
         said = guess.answer(guessed, sweep, start, knob)
     st.html(f'<div class="mo-ask"><b>{escape(technique.question)}</b><p>{escape(said)}</p></div>')

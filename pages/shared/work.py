@@ -81,11 +81,12 @@ def panel(here: Bench, step: Step) -> None:
     """What stands where the cards would be while the setting is not measured: Run, or how far the job is."""
     job = found(here, step)
     if job is None or job.state in ("done", "cancelled"):  # done, and its file is gone
-        with st.container(border=True, key="work-panel"), _row("work-row"):
+        with _panel(here), _row("work-row"):
             st.html(work_view.idle(step, _latest_like(here, step)))
             _run_button("Run", "play_arrow", _run, here, step, primary=True)
     else:
-        st.fragment(_running, key="work", run_every=None if job.ended else POLL_S)(here, step, job)
+        ended = job.ended
+        st.fragment(_running, key="work", run_every=None if ended else POLL_S)(here, step, job, ended)
 
 
 def curve_row(here: Bench, step: Transform, field: str) -> None:
@@ -113,10 +114,10 @@ def to_come() -> None:
     st.caption("Shown when this setting has been run.")
 
 
-def _running(here: Bench, step: Step, job: Job) -> None:
-    if kept(here, step) or job.state in ("done", "cancelled"):
+def _running(here: Bench, step: Step, job: Job, had_ended: bool) -> None:
+    if kept(here, step) or (job.ended and not had_ended):
         st.rerun()
-    with st.container(border=True, gap="xsmall", key="work-panel"):
+    with _panel(here):
         with _row("work-row"):
             st.html(work_view.said(job))
             if job.ended:
@@ -143,6 +144,11 @@ def _buttons(job: Job, key: str) -> None:
 def _run_button(label: str, icon: str, *what: Any, primary: bool = False) -> None:
     st.button(label, icon=f":material/{icon}:", type="primary" if primary else "secondary", key="work-run",
               on_click=what[0], args=what[1:])  # fmt: skip
+
+
+def _panel(here: Bench) -> Any:
+    """As high as the cards: nothing jumps when they come."""
+    return st.container(border=True, gap="xsmall", key="work-panel-big" if here.view == "present" else "work-panel")
 
 
 def _row(key: str) -> Any:

@@ -27,10 +27,11 @@ def draw(pages: Mapping[str, Any]) -> None:
     ) as list_:
         if list_.open:
             for job in found[:MOST]:
-                _one(job, pages)
+                one(job, pages)
 
 
-def _one(job: Job, pages: Mapping[str, Any]) -> None:
+def one(job: Job, pages: Mapping[str, Any]) -> None:
+    """A row: what it does, open its setting, and stop or delete."""
     with st.container(horizontal=True, vertical_alignment="center", key=f"job-{job.id}"):
         st.html(_described(job))
         page = pages.get(str(job.plan.recipe["steps"][-1].get("step")))

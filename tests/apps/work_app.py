@@ -1,10 +1,20 @@
-"""One page for a step that trains, in the app's own frame: for tests of the panel."""
+"""One page for a step that trains, in the app's own frame: for tests of long work.
+
+Where MODELOPT_COUNT names a file, every run of this script adds a line with its process there.
+"""
+
+import os
+from pathlib import Path
 
 import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.assets import asset_path
 from pages.shared import address, bench, frame, layer_table, pin, sidebar
+
+if "MODELOPT_COUNT" in os.environ:
+    with Path(os.environ["MODELOPT_COUNT"]).open("a") as file:
+        file.write(f"{os.getpid()}\n")
 
 st.set_page_config(layout="wide")
 st.html(asset_path().parent / "pages" / "shared" / "style.css")

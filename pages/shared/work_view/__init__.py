@@ -72,7 +72,7 @@ def curve_line(job: Job | None) -> str:
 def progress(job: Job, key: str = "work-progress") -> None:
     """The bar, what is being done and how fast, and up to three small plots."""
     left = watch.left_s(job)
-    speed = watch.latest(job, "examples_per_s")
+    speed = None if job.ended else watch.latest(job, "examples_per_s")
     fast = f"{units.whole(speed)} examples per second" if speed else ""
     _component(
         key=key,
@@ -88,6 +88,8 @@ def progress(job: Job, key: str = "work-progress") -> None:
 def _doing(job: Job) -> str:
     """prune, round 2, epoch 3, 61.0 %"""
     now, percent = job.progress, units.percent(watch.share(job))
+    if job.ended:
+        return ""
     if now is None or now.phase == "recipe":
         return "measuring" if now and now.step else "starting"
     counted = ((name, watch.latest(job, name)) for name in ("round", "epoch"))
@@ -96,7 +98,6 @@ def _doing(job: Job) -> str:
 
 def plots(job: Job) -> list[dict[str, object]]:
     """One plot for each kind of value: `score` and `score alone` share one."""
-    now = job.progress
     found = []
     ordered = sorted(watch.curves(job), key=lambda curve: curve.name)
     for kind, members in groupby(ordered, key=lambda curve: curve.name.partition(" ")[0]):
@@ -107,7 +108,6 @@ def plots(job: Job) -> list[dict[str, object]]:
             "title": " and ".join(curve.name for curve in curves),
             "role": kind,
             "value": text,
-            "right": now.total if now else 1,
             "alt": f"{kind} over the training, now {text}",
             "lines": [{"x": curve.x, "y": [float(f"{y:.5g}") for y in curve.y]} for curve in curves],
         })  # fmt: skip

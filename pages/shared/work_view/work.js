@@ -8,14 +8,19 @@ function draw(figure, plot) {
   figure.querySelector("figcaption b").textContent = plot.value;
   const svg = figure.querySelector("svg");
   svg.setAttribute("aria-label", plot.alt);
-  const ys = plot.lines.flatMap((line) => line.y);
-  const [low, high] = [Math.min(...ys), Math.max(...ys)];
-  const right = Math.max(plot.right, 1);
+  const range = (name) => {
+    const all = plot.lines.flatMap((line) => line[name]);
+    return [Math.min(...all), Math.max(...all)];
+  };
+  const [[left, right], [low, high]] = [range("x"), range("y")];
   while (svg.children.length < plot.lines.length) svg.append(document.createElementNS(SVG, "path"));
   while (svg.children.length > plot.lines.length) svg.lastChild.remove();
   plot.lines.forEach((line, i) => {
-    const at = (x, y) => `${((100 * x) / right).toFixed(2)},${(96 - (92 * (y - low)) / (high - low || 1)).toFixed(2)}`;
-    svg.children[i].setAttribute("d", `M${line.x.map((x, j) => at(x, line.y[j])).join("L")}`);
+    const points = line.x.map((x, j) => {
+      const [h, v] = [(x - left) / (right - left || 1), (line.y[j] - low) / (high - low || 1)];
+      return `${(100 * h).toFixed(2)},${(96 - 92 * v).toFixed(2)}`;
+    });
+    svg.children[i].setAttribute("d", `M${points.join("L")}`);
     svg.children[i].classList.toggle("second", i > 0);
   });
 }
@@ -23,9 +28,11 @@ function draw(figure, plot) {
 export default function ({ data, parentElement }) {
   const find = (selector) => parentElement.querySelector(selector);
   find(".bar i").style.transform = `scaleX(${data.share})`;
+  find(".bar").dataset.share = data.share;
   find(".bar").setAttribute("aria-valuenow", Math.round(100 * data.share));
-  find(".bar").setAttribute("aria-label", data.left);
+  find(".bar").setAttribute("aria-label", data.left || "stopped");
   for (const name of ["left", "right"]) find(`.${name}`).textContent = data[name];
+  find(".line").hidden = !data.left && !data.right;
   const plots = find(".plots");
   while (plots.children.length > data.plots.length) plots.lastChild.remove();
   while (plots.children.length < data.plots.length) {
