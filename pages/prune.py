@@ -29,7 +29,7 @@ frame.page(
             "norms": "re-estimate",
             "fine-tuned": "fine-tune",
         },
-        aside=("rounds", "schedule", "epochs", "lr", "batch_size"),
+        aside=("rounds", "schedule", "epochs", "lr", "batch_size", "augment"),
         settle=ratios.settle,
         strip=recovery.draw,
         tabs={"Removed": removed.draw},

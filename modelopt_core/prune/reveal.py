@@ -110,7 +110,7 @@ def _choose(model: nn.Module, workload: Workload, step: Prune, seed: int) -> _Ch
     scorer = _Overheard(copy, criterion, torch.Generator().manual_seed(seed), gathered)
     with torch.no_grad():
         if step.granularity != "channel":
-            masks = prune_weights(copy, step.plan, scorer, step.granularity, step.size)
+            masks = prune_weights(copy, step.plan, scorer, step.granularity, step.block)
             return _Choice(scorer.said, dict(masks), None, [])
         whole = Left.whole(copy, workload.example)
         _, left = prune_channels(copy, whole, step.plan, scorer)
