@@ -10,6 +10,7 @@ from torch import nn
 
 from modelopt_core.events import Report
 from modelopt_core.step import STEPS, Knob, Transform
+from modelopt_core.straight import Settling, on_points, settled
 from modelopt_core.train import fit
 from modelopt_core.workload import Workload
 
@@ -19,7 +20,7 @@ class Finetune(Transform):
     """Train on the training split with Adam and a cosine schedule; return the epoch that does best on val.
 
     The model as it came is a candidate too, so val never gets worse. Weights that are exactly zero stay zero: a pruned
-    network stays pruned. A quantized one leaves its grid; quantize after fine-tuning.
+    network stays pruned. A quantized one leaves its grid, unless `keep_grid` says that it trains on it (straight.py).
 
     Source: Han et al., Learning both weights and connections, arXiv 1506.02626; Loshchilov and Hutter, SGDR,
     arXiv 1608.03983.
@@ -38,6 +39,9 @@ class Finetune(Transform):
         title="Vary",
         description="Train on varied examples, where the workload has a way: images moved by a pixel, words left out.",
     )
+    keep_grid: bool = Field(
+        False, title="Keep the grid", description="Quantized weights stay quantized; their scales are trained too."
+    )
 
     @property
     def lasts(self) -> bool:
@@ -45,8 +49,8 @@ class Finetune(Transform):
         return True
 
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
-        return fit(
-            model,
+        done = fit(
+            on_points(model) if self.keep_grid else model,
             workload,
             epochs=self.epochs,
             lr=self.lr,
@@ -54,5 +58,6 @@ class Finetune(Transform):
             augment=workload.augment if self.augment else None,
             keep_zeros=True,
             seed=generator.initial_seed(),
-            report=report,
+            report=Settling(report) if self.keep_grid else report,
         )
+        return settled(done) if self.keep_grid else done

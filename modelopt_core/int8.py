@@ -100,7 +100,8 @@ def integer_graph(
     parameters = {name: _uint8_grid(value) for name, value in zip(names, run_float(graph, names), strict=True)}
     if not all(np.isfinite(scale) for scale, _ in parameters.values()):
         return graph, set()
-    kept = [site for site in sites if edit.quantize_weight(site, parameters[sources[site.node.input[0]]][0])]
+    scales = {tensor: parameters[source][0] for tensor, source in sources.items()} | edit.known
+    kept = [site for site in sites if edit.quantize_weight(site, scales[site.node.input[0]])]
     for tensor, source in edit.activations(kept).items():
         edit.quantize_activation(tensor, *parameters[source])
     edit.finish()
@@ -152,9 +153,14 @@ class _Edit:
         self.outputs = {output.name for output in graph.output}
         self.folded: list[onnx.NodeProto] = []  # batch norms that are part of the layer before them now
         self.added: list[onnx.NodeProto] = []
+        self.known: dict[str, np.float32] = {}  # scales of tensors that were rounded before
 
     def array(self, name: str) -> Array:
-        return np.asarray(numpy_helper.to_array(self.constants[name]))
+        """The value of an initializer, or of a Constant before any Cast."""
+        while name in self.maker and self.maker[name].op_type == "Cast":
+            name = self.maker[name].input[0]
+        tensor = self.constants[name] if name in self.constants else self.maker[name].attribute[0].t
+        return np.asarray(numpy_helper.to_array(tensor))
 
     def site(self, node: onnx.NodeProto, weights: dict[str, Weight]) -> Site | None:
         """The node as a Site when its second input is one of the `weights` (through a Transpose for MatMul)."""
@@ -199,9 +205,13 @@ class _Edit:
         sources: dict[str, str] = {}
         for site in sites:
             chain = [site.node.input[0]]
-            while (maker := self.maker.get(chain[-1])) is not None and maker.op_type in TRANSPARENT:
+            made = self.maker.get(chain[0])
+            if made is not None and made.op_type == "DequantizeLinear":  # rounded in the float graph already
+                self.known[chain[0]] = np.float32(self.array(made.input[1]))
+                chain = []
+            while chain and (maker := self.maker.get(chain[-1])) is not None and maker.op_type in TRANSPARENT:
                 chain.append(maker.input[0])
-            sources |= dict.fromkeys(chain, chain[-1])
+            sources |= dict.fromkeys(chain, chain[-1] if chain else "")
             if site.node.op_type == "Conv":  # QLinearConv has an integer output, QGemm may have a float one
                 out = site.node.output[0]
                 after = self.only_reader(out)

@@ -25,5 +25,14 @@ frame.page(
         bars=bars,
         note=note,
         unit="bits",
+        labels={
+            "none": "nothing",
+            "fold": "fold norms",
+            "equalise": "fold and equalise",
+            "bias": "correct means",
+            "train": "train",
+            "lsq": "train steps too",
+        },
+        aside=("group", "examples", "prepare", "activations", "recovery", "epochs", "lr"),
     )
 )

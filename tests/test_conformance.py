@@ -26,6 +26,7 @@ STEPS = [
     *(mo.Distill(loss=loss, epochs=1, batch_size=512) for loss in mo.LOSSES if loss != "attention"),  # needs positions
     mo.Quantize(bits=3, per="group"),
     mo.Quantize(bits=3, scheme="codebook"),
+    mo.Quantize(bits=3, prepare="equalise", activations=4, recovery="bias"),
 ]
 COMBINES = [
     *(mo.Ensemble(rule=r, weights=(2.0, 1.0)) for r in mo.RULES),

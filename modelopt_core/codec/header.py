@@ -33,9 +33,13 @@ WORDS = b"""\
 {"a":"article","textcnn","cnn","i":[1,28,28]{"a":"lenet5","i":[1,28,28],"k":{"conv1":"""
 
 
-def encode(spec: Spec, note: Mapping[str, object]) -> bytes:
-    """The header of version 2. ModelOptError for a note that JSON can't say, or that is too long."""
-    fields = {**_fields(spec), "n": dict(note)} if note else _fields(spec)
+def encode(spec: Spec, note: Mapping[str, object], inputs: Mapping[str, object]) -> bytes:
+    """The header of version 2. inputs: the grids of activations, as `activations.noted` tells them.
+
+    ModelOptError for a note that JSON can't say, or that is too long.
+    """
+    more = {"q": dict(inputs), "n": dict(note)}
+    fields = {**_fields(spec), **{name: value for name, value in more.items() if value}}
     try:
         text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
@@ -48,14 +52,14 @@ def encode(spec: Spec, note: Mapping[str, object]) -> bytes:
     return deflate.compress(text) + deflate.flush()
 
 
-def decode(data: bytes, version: int) -> tuple[Spec, dict[str, object]]:
-    """Spec and note. What is wrong raises something; `codec.decode` makes it the one error."""
+def decode(data: bytes, version: int) -> tuple[Spec, dict[str, object], dict[str, Any]]:
+    """Spec, note and grids of activations. What is wrong raises something; `codec.decode` makes it the one error."""
     if version > 1:
         data = _inflate(data, zlib.decompressobj(RAW_DEFLATE, WORDS))
     elif not data.startswith(b"{"):
         data = _inflate(data, zlib.decompressobj())
     fields = json.loads(data)
-    return _spec(fields), dict(fields.get("n", {}))
+    return _spec(fields), dict(fields.get("n", {})), dict(fields.get("q", {}))
 
 
 def _fields(spec: Spec) -> dict[str, object]:

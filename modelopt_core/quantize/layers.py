@@ -2,49 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from modelopt_core import grid
+from modelopt_core import activations, grid
 from modelopt_core.calls import sample
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
+from modelopt_core.grid import Grid
 from modelopt_core.layers import WEIGHTED
 from modelopt_core.quantize.calibrate import compensated, gather, rows, watch
+from modelopt_core.quantize.observers import OBSERVERS
+from modelopt_core.quantize.prepare import norms
+from modelopt_core.quantize.roundings import ROUNDINGS
 from modelopt_core.quantize.tensor import Scheme, quantize_tensor
 from modelopt_core.workload import Workload
+
+MOST_VALUES = 2**17  # of an activation that an observer looks at
+FLOATS = 32  # the bits of a layer that is left alone
 
 
 def quantize_layers(
     model: nn.Module,
     workload: Workload,
     scheme: Scheme,
+    bits: Mapping[str, int],
     rounding: str,
     examples: int,
+    corrected: bool,
     generator: torch.Generator,
     report: Report,
 ) -> None:
-    """Put every weight on points of its own, in place. examples: of the train split, for a rounding that needs data.
+    """Put every weight on points of its own, in place.
 
-    An embedding goes to its nearest points without data: each of its weights is an output by itself.
+    bits: layer -> its own; examples: how many of the train split a rounding that needs data, or a correction, looks at;
+    corrected: also give every layer its mean outputs back. An embedding goes to its nearest points without data: each
+    of its weights is an output by itself.
     """
     seed, layers = generator.initial_seed(), dict(weighted(model))
-    before = gather(model, workload, examples, seed) if examples else {}
+    needs_data = scheme.kind != "codebook" and bool(ROUNDINGS[rounding]["needs_data"])
+    before = gather(model, workload, examples, seed) if needs_data or corrected else {}
     at = sample(len(workload.train), examples, seed)
+    behind = dict(norms(model)) if corrected else {}
     for name in [*before, *(name for name in layers if name not in before)]:  # in the order of the forward pass
-        layer, how = layers[name], rounding
-        weight, inputs = layer.get_parameter("weight").detach(), None
-        if name not in before or isinstance(layer, nn.Embedding):
-            how = "nearest" if examples else rounding
-        else:
+        layer, how, inputs = layers[name], rounding, None
+        if bits.get(name) == FLOATS:
+            continue
+        weight = layer.get_parameter("weight").detach()
+        if needs_data and (name not in before or isinstance(layer, nn.Embedding)):
+            how = "nearest"
+        elif needs_data:
             now = watch(model, workload, at, [name])[name]
             was, inputs = (rows(layer, seen.inputs, seed) for seen in (before[name], now))  # (groups, M, n)
             weight = compensated(weight, was, inputs)
-        values, points = quantize_tensor(weight, scheme, how, generator, report, inputs)
+        own = replace(scheme, bits=bits.get(name, scheme.bits))
+        values, points = quantize_tensor(weight, own, how, generator, report, inputs)
         layer.get_parameter("weight").copy_(values)
         grid.attach(layer, points)
+        if corrected and name in before:
+            now = watch(model, workload, at, [name])[name]
+            correct(model, name, behind.get(name), before[name].mean - now.mean)
+
+
+def correct(model: nn.Module, name: str, norm: str | None, missing: Tensor) -> None:
+    """Add the `missing` mean (out,) of a layer's outputs to its bias, or take it off the mean of the norm behind it.
+
+    Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, arXiv 1906.04721,
+    sec. 4.2 (empirical).
+    """
+    bias = getattr(model.get_submodule(name), "bias", None)
+    if bias is not None:
+        bias.add_(missing)
+    elif norm is not None:
+        mean: Any = model.get_submodule(norm).running_mean
+        mean.sub_(missing)
+
+
+def quantize_inputs(model: nn.Module, workload: Workload, bits: int, observer: str, examples: int, seed: int) -> None:
+    """Round what every convolution and linear layer reads to 2**bits levels, in place; ranges from train examples."""
+    names = [name for name, layer in weighted(model) if not isinstance(layer, nn.Embedding)]
+    met = watch(model, workload, sample(len(workload.train), examples, seed), names)
+    for name, seen in met.items():
+        flat = seen.inputs.reshape(1, -1)
+        draw = torch.randint(flat.shape[1], (MOST_VALUES,), generator=torch.Generator().manual_seed(seed))
+        values = flat if flat.shape[1] <= MOST_VALUES else flat[:, draw]
+        scale, zero_point = OBSERVERS[observer](values, 2**bits)
+        activations.attach(model.get_submodule(name), Grid(scale, zero_point.round().clamp(0, 2**bits - 1), 2**bits))
 
 
 def weighted(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from modelopt_core.errors import ModelOptError
+from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Report
-from modelopt_core.quantize.layers import check_finite, quantize_layers
+from modelopt_core.quantize.layers import FLOATS, check_finite, quantize_inputs, quantize_layers, weighted
 from modelopt_core.quantize.observers import OBSERVERS
+from modelopt_core.quantize.prepare import equalise, fold_norms
 from modelopt_core.quantize.roundings import ROUNDINGS
 from modelopt_core.quantize.tensor import Scheme
 from modelopt_core.step import STEPS, Knob, Named, Transform, When
+from modelopt_core.straight import Settling, on_points, settled
+from modelopt_core.train import fit
 from modelopt_core.workload import Workload
 
 BITS = (*range(1, 9), 16)
 EVEN = ("symmetric", "affine")  # schemes whose points an observer finds
-DATA = tuple(name for name, rounding in ROUNDINGS.items() if rounding["needs_data"])
+TRAINED = ("train", "lsq")  # recoveries that do
 
 
 @STEPS.register("Quantize")
@@ -52,9 +55,61 @@ class Quantize(Transform):
         "nearest", title="Rounding", description="Which grid point a weight goes to."
     )
 
-    examples: Annotated[int, When("rounding", *DATA)] = Field(
-        512, ge=1, le=65536, title="Examples", description="Training examples that the rounding looks at."
+    examples: int = Field(
+        512,
+        ge=1,
+        le=65536,
+        title="Examples",
+        description="Training examples for what looks at data.",
     )
+    prepare: Literal["none", "fold", "equalise"] = Field(
+        "none",
+        title="First",
+        description="Fold batch norms into the weights, and also share every channel's range with the next layer.",
+    )
+    activations: int = Field(
+        0,
+        ge=0,
+        le=8,
+        title="Activations",
+        description="Bits of what layers read, 2 to 8; 0 leaves that to the runtime: 8 where it has integer kernels.",
+    )
+    recovery: Literal["none", "bias", "train", "lsq"] = Field(
+        "none",
+        title="Then",
+        description="Give every layer its mean outputs back, train with rounded weights, or train step sizes as well.",
+    )
+    epochs: Annotated[int, When("recovery", *TRAINED)] = Field(
+        3, ge=1, le=1000, title="Epochs", description="Passes over the training split."
+    )
+    lr: Annotated[float, When("recovery", *TRAINED)] = Field(
+        1e-3, gt=0, le=1e9, title="Learning rate", description="First step size; falls to zero."
+    )
+    layer_bits: tuple[tuple[str, int], ...] = Field(
+        (), title="Bits per layer", description="(layer, bits) pairs: these layers have their own; 32 leaves floats."
+    )
+
+    @field_validator("layer_bits", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        return tuple(value.items()) if isinstance(value, dict) else value
+
+    @field_validator("layer_bits")
+    @classmethod
+    def _checked_pairs(cls, value: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+        for layer, bits in value:
+            if bits not in (*BITS, FLOATS):
+                raise ModelOptError(f"Quantize: {bits} bits for {layer} are not allowed; choose from 1 to 8, 16 and 32")
+        if len({layer for layer, _ in value}) < len(value):
+            raise ModelOptError("Quantize: layer_bits name a layer twice; give each layer one number of bits")
+        return tuple(sorted(value))
+
+    @field_validator("activations")
+    @classmethod
+    def _known_activations(cls, value: int) -> int:
+        if value == 1:
+            raise ModelOptError("Quantize: activations=1 is not allowed; choose 2 to 8 bits, or 0 for none")
+        return value
 
     @field_validator("bits")
     @classmethod
@@ -67,13 +122,28 @@ class Quantize(Transform):
 
     @property
     def lasts(self) -> bool:
-        """AdaRound learns."""
-        return self.scheme in EVEN and bool(ROUNDINGS[self.rounding]["iterative"])
+        """AdaRound learns, and training trains."""
+        return self.recovery in TRAINED or (self.scheme in EVEN and bool(ROUNDINGS[self.rounding]["iterative"]))
 
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
-        scheme = Scheme(self.bits, self.scheme, self.per, self.observer, self.group)
-        needs_data = bool(ROUNDINGS[self.rounding]["needs_data"]) and self.scheme in EVEN
+        layers, seed, own = dict(weighted(model)), generator.initial_seed(), dict(self.layer_bits)
+        for name in own:
+            if name not in layers:
+                raise unknown("layer", name, layers)
         check_finite(model)
-        examples = self.examples if needs_data else 0
-        quantize_layers(model, workload, scheme, self.rounding, examples, generator, report)
+        if self.prepare != "none":
+            fold_norms(model)
+        if self.prepare == "equalise":
+            equalise(model)
+        floats = {name: layer.get_parameter("weight").detach().clone() for name, layer in layers.items()}
+        scheme = Scheme(self.bits, self.scheme, self.per, self.observer, self.group)
+        corrected = self.recovery == "bias"
+        quantize_layers(model, workload, scheme, own, self.rounding, self.examples, corrected, generator, report)
+        if self.activations:
+            quantize_inputs(model, workload, self.activations, self.observer, self.examples, seed)
+        if self.recovery in TRAINED:
+            ready, heard = on_points(model, self.recovery == "lsq", floats), Settling(report)
+            model = settled(
+                fit(ready, workload, epochs=self.epochs, lr=self.lr, keep_zeros=True, seed=seed, report=heard)
+            )
         return model

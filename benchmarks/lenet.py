@@ -1,0 +1,148 @@
+"""LeNet-5 on MNIST in one small file: the recipe in recipes/lenet5.json from five seeds, and the front beyond it.
+
+    python -m benchmarks.size lenet5            every point and seed that results/size.json does not have yet
+    python -m benchmarks.size lenet5 --seed 0   of one seed only
+
+Each point prunes the network of the point before it further, then quantizes and codes it. Val chose the epochs in every
+training; test is looked at once, with the file that was written and loaded again. A finished step is kept in the
+system's folder for temporary files, so that an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import modelopt_core as mo
+from benchmarks.machine import machine
+from modelopt_core import atomic, codec, identity
+from modelopt_core.estimate import difference, mcnemar
+from modelopt_core.train import evaluate
+
+HERE = Path(__file__).parent
+RESULTS, RECIPE = HERE / "results" / "size.json", HERE / "recipes" / "lenet5.json"
+SEEDS = range(5)
+LAYERS = ("conv1", "conv2", "fc1", "fc2")
+# Shares of each layer's weights that are gone, beyond the recipe's own; the last ones are past what the network bears.
+SPARSER = ((0.55, 0.70, 0.930, 0.78), (0.62, 0.79, 0.955, 0.84), (0.70, 0.86, 0.970, 0.88), (0.75, 0.91, 0.980, 0.90))
+FIRST_SEEDS = 1  # so many seeds run the whole front
+
+
+def recipe(point: int) -> mo.Recipe:
+    """The recipe of a point: 0 is the file in the repository; each further one prunes once more before it quantizes."""
+    steps = mo.from_json(RECIPE.read_text("utf-8"))
+    prune = steps[2]
+    assert isinstance(prune, mo.Prune)
+    further = [prune.changed(rounds=2, ratios=dict(zip(LAYERS, ratios, strict=True))) for ratios in SPARSER[:point]]
+    return (*steps[:3], *further, *steps[3:])
+
+
+def made(steps: Sequence[mo.Step], seed: int) -> nn.Module:
+    """The shipped LeNet-5 after the steps; those that were done before are loaded."""
+    w, model = mo.workload("mnist"), mo.baseline("mnist", "lenet5")
+    folder = Path(tempfile.gettempdir()) / "modelopt-size"
+    folder.mkdir(exist_ok=True)
+    for step in steps:
+        assert isinstance(step, mo.Transform)
+        key = step.key([model], w, seed)
+        path = folder / f"{key}.mopt"
+        if path.exists():
+            model = identity.stamp(mo.load(path), key)
+        else:
+            model = step.apply(model, w, seed=seed)
+            mo.save(model, path)
+            print(f"seed {seed}: {step.label}: val error {100 - 100 * evaluate(model, w, w.val)[0]:.2f} %", flush=True)
+    return model
+
+
+def wrong(model: nn.Module, split: str) -> list[int]:
+    """Indices of the examples that the model gets wrong, in PyTorch itself."""
+    w = mo.workload("mnist")
+    with torch.inference_mode():
+        answers = torch.cat([w.decode(w.forward(model, x)) for x, _ in w.split(split).batches(1000)])
+    return (answers != w.split(split).targets).nonzero().flatten().tolist()
+
+
+def measured(point: int, seed: int) -> dict[str, Any]:
+    """One row: the file of a point from a seed, its bytes, and what the network in it gets wrong."""
+    w, steps = mo.workload("mnist"), recipe(point)
+    model = made(steps, seed)
+    score = mo.measure(model, w, runtime="eager")
+    with tempfile.TemporaryDirectory() as folder:
+        path = mo.save(model, Path(folder) / "lenet5.mopt", mo.provenance(steps, score, seed=seed))
+        size, model = path.stat().st_size, mo.load(path)
+    parts = codec.sizes(model).parts
+    nonzero = sum(int(p.count_nonzero()) for p in model.parameters())
+    val, test = wrong(model, "val"), wrong(model, "test")
+    return {"point": point, "seed": seed, "size_bytes": size, "parts": parts, "nonzero": nonzero,
+            "val_errors": len(val), "test_wrong": test}  # fmt: skip
+
+
+def run(seeds: Sequence[int]) -> None:
+    """Measure what is missing and keep it."""
+    torch.set_num_threads(1)
+    for seed in seeds:
+        for point in range(len(SPARSER) + 1 if seed < FIRST_SEEDS else 1):
+            if not any((row["point"], row["seed"]) == (point, seed) for row in rows()):
+                keep(measured(point, seed))
+
+
+def rows() -> list[dict[str, Any]]:
+    """What was measured so far."""
+    return list(json.loads(RESULTS.read_text("utf-8"))["rows"]) if RESULTS.exists() else []
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Add a row to the results, with the machine that it comes from."""
+    baseline = mo.baseline("mnist", "lenet5")
+    found = {
+        "machine": machine(),
+        "float32_bytes": 4 * sum(p.numel() for p in baseline.parameters()),
+        "baseline_test_wrong": wrong(baseline, "test"),
+        "rows": sorted([*rows(), row], key=lambda row: (row["point"], row["seed"])),
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    text = json.dumps(found, indent=1).replace("\n   ", " ").replace("\n  ]", " ]")
+    atomic.write(RESULTS, text.encode())
+
+
+def report() -> list[str]:
+    """Markdown: the recipe from every seed against the baseline, and the front."""
+    found = json.loads(RESULTS.read_text("utf-8"))
+    before = _right(found["baseline_test_wrong"])
+    lines = [
+        found["machine"],
+        "",
+        f"Baseline: {100 * (1 - before.mean()):.2f} % test error, {found['float32_bytes']:,} bytes as float32.",
+        "",
+        "| point | seed | file, bytes | times smaller | non-zero | val error | test error | won / lost on test, p |",
+        "|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for row in found["rows"]:
+        after = _right(row["test_wrong"])
+        flips = mcnemar(before, after)
+        times = found["float32_bytes"] / row["size_bytes"]
+        cells = [row["point"], row["seed"], f"{row['size_bytes']:,}", f"{times:.0f}", f"{row['nonzero']:,}"]
+        cells += [f"{row['val_errors'] / 100:.2f} %", f"{100 * (1 - after.mean()):.2f} %"]
+        cells += [f"{flips.won} / {flips.lost}, {flips.p:.2g}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    main = np.stack([_right(row["test_wrong"]) for row in found["rows"] if row["point"] == 0]).mean(axis=0)
+    change = difference(before, main)
+    mean = f"The recipe, mean of its seeds: {100 * (1 - main.mean()):.2f} % test error; the score changes by "
+    mean += f"{100 * change.value:+.2f} % [{100 * change.low:+.2f}, {100 * change.high:+.2f}], paired over test images."
+    return [*lines, "", mean]
+
+
+def _right(indices: Sequence[int]) -> NDArray[np.float64]:
+    """(10,000,) 1.0 where the answer is right."""
+    answers = np.ones(len(mo.workload("mnist").test))
+    answers[list(indices)] = 0.0
+    return answers
