@@ -65,5 +65,5 @@ def _set(job: Job) -> None:
         step = work.steps(job)[-1]
     except ModelOptError:
         return
-    fields = {key: getattr(step, name) for name, key in controls.keys(type(step)).items()}  # type: ignore[arg-type]
+    fields = {key: getattr(step, name) for name, key in controls.keys(type(step)).items()}
     history.apply({"workload": job.plan.workload, "model": job.plan.models[0], **fields})
