@@ -1,7 +1,12 @@
-"""The live bars, core part: what one move of a slider costs. `python -m benchmarks.live`, on an idle machine."""
+"""The live bars, core part: what one move of a slider costs. `python -m benchmarks.live`, on an idle machine.
+
+`python -m benchmarks.live criteria` times every pruning criterion instead: the first gathering of what it looks at, and
+settings never seen after it.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,6 +20,8 @@ from modelopt_core import export, identity, turns
 from modelopt_core.cache import STORE
 from modelopt_core.estimate import mean_interval
 from modelopt_core.measure import PREDICT_THREADS
+from modelopt_core.prune.contest import entrants
+from modelopt_core.prune.stats import SUMS, gather
 from modelopt_core.runtime import predict
 from modelopt_core.sweep import Sweeper
 
@@ -74,6 +81,26 @@ def unseen_and_again(w: mo.Workload, model: torch.nn.Module, limit: int, name: s
     grid.done = True
 
 
+def criteria(w: mo.Workload, model: torch.nn.Module, limit: int, name: str) -> Iterator[str]:
+    """L3 for every criterion that applies, both kinds of granularity in turn, and what it gathers first."""
+    gather(model, w, ("pre", "joint", "grad", "square"))  # PyTorch's own first time
+    for criterion in entrants(model, w, mo.Prune()):
+        entry = mo.CRITERIA[criterion]
+        kinds = [g for g in ("channel", "weight") if g in entry["granularity"]]  # type: ignore[operator]
+        STORE.clear()
+        mo.run((), [model], w)
+        if any(need in SUMS for need in entry["needs"]):  # type: ignore[attr-defined]
+            first = clock(lambda needs=entry["needs"]: gather(model, w, needs))
+            yield row("", f"{name}, {criterion}: gathered once", [first], "reported")
+        ratios = np.random.default_rng(0).permutation(np.arange(1, 99))[:MOVES] / 100
+        steps = [
+            mo.Prune(ratio=float(r), criterion=criterion, granularity=kinds[i % len(kinds)])
+            for i, r in enumerate(ratios)
+        ]
+        times = [clock(lambda s=s: move(s, model, w)) for s in steps]
+        yield row("L3", f"{name}, {criterion}: a setting never seen", times, f"p95 ≤ {limit}")
+
+
 def combining(w: mo.Workload, model: torch.nn.Module) -> str:
     """L5: five members, 10,000 examples, new weights: score with its interval from kept predictions."""
     members = [mo.Quantize(bits=b).apply(model, w) for b in (3, 4, 5, 6, 7)]
@@ -122,10 +149,15 @@ def against_onnx_runtime(w: mo.Workload, model: torch.nn.Module, name: str) -> s
     return f"| eval | {name}: ours / ONNX Runtime, {len(inputs):,} examples | 15 | {spread} |"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the table."""
     torch.set_num_threads(2)
     print(f"{machine()}\n\n{HEADER}", flush=True)
+    if arguments == ["criteria"]:
+        for pair in (("digits", "cnn"), ("mnist", "lenet300")):
+            for line in criteria(mo.workload(pair[0]), mo.baseline(*pair), LIMITS[pair], " ".join(pair)):
+                print(line, flush=True)
+        return
     for (workload, name), limit in LIMITS.items():
         w, model = mo.workload(workload), mo.baseline(workload, name)
         for line in unseen_and_again(w, model, limit, f"{workload} {name}"):
@@ -139,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

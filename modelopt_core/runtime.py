@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import onnx
@@ -75,12 +75,8 @@ def branching(model: Composite, calls: Sequence[Compiled]) -> Compiled:
     """A composite whose members are ready to run: Python chooses between them."""
     first, labels = calls[0], dict.fromkeys(call.label for call in calls)
 
-    def run(inputs: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return model.run(calls, inputs)
-
     return Compiled(
-        run,
+        partial(model.run, calls),
         first.runtime,
         " and ".join(labels),
         first.threads,

@@ -1,163 +1,131 @@
-"""Criteria against each other and against PyTorch: `python -m benchmarks.prune`, or only some models' scores:
-`python -m benchmarks.prune digits/cnn`.
-
-Prints markdown: masks equal to those of `torch.nn.utils.prune`; what gathering statistics and one setting never seen
-cost; test scores of every criterion at equal ratio over several networks trained from scratch; where `hebbian` wins.
-"""
+"""Every criterion at equal ratio, over networks trained from five seeds: test scores, hebbian's place among them, and
+what is gained by choosing the criterion on val instead of taking `l1`."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats as distributions
-from torch import nn
-from torch.nn.utils import prune as torch_prune
+from torch import Tensor, nn
 
 import modelopt_core as mo
-from benchmarks.machine import machine
-from modelopt_core.cache import STORE
-from modelopt_core.models import build
-from modelopt_core.prune.stats import gather
-from modelopt_core.train import evaluate, fit
-from modelopt_core.zoo import ZOO
+from benchmarks import ledger
+from benchmarks.checkpoints import trained
+from benchmarks.paired import Pair, pair, right
+from modelopt_core.estimate import verdict
+from modelopt_core.prune.contest import entrants, holm
 
-MODELS = {"digits/cnn": 40, "digits/mlp": 40, "mnist/lenet300": 5}  # epochs: enough to be good, few enough for a minute
-SEEDS = 5
+LEDGER = "prune-criteria"
+NETS, SEEDS = ("digits/cnn", "digits/mlp", "mnist/lenet300"), 5
 RATIOS = {"weight": (0.3, 0.5, 0.7, 0.9), "channel": (0.1, 0.3, 0.5)}
-L3_MS = {"digits/cnn": 100, "digits/mlp": 100, "mnist/lenet300": 250, "mnist/lenet5": 1200}
-MOVES = 12
+NONE = Pair(0, 0, 0)
 
-Scores = dict[tuple[str, str, float, str], NDArray[np.float64]]  # criterion, granularity, ratio, recovery -> (SEEDS,)
-
-
-def masks() -> str:
-    """How many of l1's masks are exactly PyTorch's."""
-    equal, tried = 0, 0
-    for name, ratio, scope in product(L3_MS, (0.0, 0.001, 0.3, 0.5, 0.9, 0.999), ("layer", "global")):
-        w, model, theirs = mo.workload(name.split("/")[0]), mo.baseline(*name.split("/")), mo.baseline(*name.split("/"))
-        ours = mo.Prune(ratio=ratio, granularity="weight", scope=scope, recovery="none").apply(model, w)
-        kinds = (nn.Linear, nn.Conv2d)
-        parts = [(m, "weight") for m in theirs.modules() if isinstance(m, kinds)]
-        if scope == "global":
-            torch_prune.global_unstructured(parts, pruning_method=torch_prune.L1Unstructured, amount=ratio)
-        else:
-            for module, at in parts:
-                torch_prune.l1_unstructured(module, at, amount=ratio)
-        pairs = zip(parts, [m for m in ours.modules() if isinstance(m, kinds)], strict=True)
-        equal += all(torch.equal(module.weight, mine.weight) for (module, _), mine in pairs)
-        tried += 1
-    return f"`l1` against `torch.nn.utils.prune`, layer and global: {equal} of {tried} networks equal in every weight."
+Setting = tuple[str, str, float, str]  # network, granularity, ratio, recovery
+Cells = dict[Setting, dict[str, list[dict[str, Any]]]]  # setting -> criterion -> one cell a seed
 
 
-def costs(name: str) -> Iterator[str]:
-    """Rows: milliseconds of the first gathering, and of settings never seen after it."""
-    w, model = mo.workload(name.split("/")[0]), mo.baseline(*name.split("/"))
-    gather(model, w, ("pre", "joint", "grad", "square"))  # PyTorch's own first time
-    for criterion, entry in mo.CRITERIA.items():
-        if criterion == "bn_scale" and name != "digits/cnn":
-            continue
-        STORE.clear()
-        mo.run((), [model], w)
-        start = time.perf_counter()
-        gather(model, w, entry["needs"])  # type: ignore[arg-type]
-        first = (time.perf_counter() - start) * 1e3
-        cells = []
-        for granularity in ("weight", "channel"):
-            times = []
-            for move in range(MOVES if granularity in entry["granularity"] else 0):  # type: ignore[operator]
-                step = mo.Prune(criterion=criterion, granularity=granularity, ratio=0.05 + 0.07 * move)
-                start = time.perf_counter()
-                mo.run((step,), [model], w)
-                times.append((time.perf_counter() - start) * 1e3)
-            cells.append(f"{np.median(times):.0f} / {np.percentile(times, 95):.0f}" if times else "")
-        yield f"| {name} | {criterion} | {first:.0f} | {' | '.join(cells)} | ≤ {L3_MS[name]} |"
+def measure(name: str, seed: int) -> Iterator[dict[str, Any]]:
+    """All cells of one network: scores on val and test, and the pairs against l1 on test."""
+    workload, model = mo.workload(name.split("/")[0]), trained(name, seed)
+    norms = any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    for granularity, recovery in product(RATIOS, ("none", "norms") if norms else ("none",)):
+        for ratio in RATIOS[granularity]:
+            rival: Tensor | None = None
+            for criterion in entrants(model, workload, mo.Prune(granularity=granularity)):  # l1 comes first
+                step = mo.Prune(ratio=ratio, criterion=criterion, granularity=granularity, recovery=recovery)
+                thin = step.apply(model, workload, seed=seed)
+                test, val = right(thin, workload), float(right(thin, workload, "val").double().mean())
+                rival = test if rival is None else rival
+                found = pair(rival, test)
+                yield {
+                    "criterion": criterion, "granularity": granularity, "ratio": ratio, "recovery": recovery,
+                    "val": val, "test": float(test.double().mean()), "won": found.won, "lost": found.lost,
+                    "n": found.n,
+                }  # fmt: skip
 
 
-def trained(name: str) -> list[nn.Module]:
-    """Networks of one architecture, each from its own seed."""
-    recipe, w = ZOO[name], mo.workload(name.split("/")[0])
-    return [
-        fit(
-            build(recipe.spec, seed),
-            w,
-            epochs=MODELS.get(name, recipe.epochs),
-            lr=recipe.lr,
-            batch_size=recipe.batch_size,
-            weight_decay=recipe.weight_decay,
-            augment=recipe.augment,
-            seed=seed,
-        )
-        for seed in range(SEEDS)
-    ]
+def run(arguments: list[str]) -> None:
+    """What is not measured yet, of all networks or of those named."""
+    for name, seed in product([name for name in NETS if name in arguments] or NETS, range(SEEDS)):
+        if not ledger.rows(LEDGER, net=name, seed=seed):
+            ledger.append(LEDGER, net=name, seed=seed, cells=list(measure(name, seed)))
+            print(f"criteria {name} {seed}", flush=True)
 
 
-def scores(name: str, pool: list[nn.Module]) -> Scores:
-    """Test scores of every criterion at every ratio."""
-    w, found = mo.workload(name.split("/")[0]), {}
-    norms = any(isinstance(m, nn.BatchNorm2d) for m in pool[0].modules())
-    for (criterion, entry), granularity in product(mo.CRITERIA.items(), RATIOS):
-        if granularity not in entry["granularity"] or ("bn_scale" in entry["needs"] and not norms):  # type: ignore[operator]
-            continue
-        for ratio, recovery in product(RATIOS[granularity], ("none", "norms") if norms else ("none",)):
-            step = mo.Prune(criterion=criterion, granularity=granularity, ratio=ratio, recovery=recovery)
-            thin = [step.apply(model, w, seed=seed) for seed, model in enumerate(pool)]
-            found[criterion, granularity, ratio, recovery] = np.array([evaluate(m, w, w.test)[0] for m in thin])
+def read() -> Cells:
+    """All rows by setting and criterion, seeds in order."""
+    found: Cells = {}
+    for row in sorted(ledger.rows(LEDGER), key=lambda row: (NETS.index(row["net"]), row["seed"])):
+        for cell in row["cells"]:
+            setting = (row["net"], cell["granularity"], cell["ratio"], cell["recovery"])
+            found.setdefault(setting, {}).setdefault(cell["criterion"], []).append(cell)
     return found
+
+
+def table() -> Iterator[str]:
+    """Markdown: the chooser, then every criterion."""
+    yield from _chosen(read())
+    for name, granularity in product(NETS, RATIOS):
+        yield from _scores(name, granularity, {k: v for k, v in read().items() if k[:2] == (name, granularity)})
+
+
+def _chosen(cells: Cells) -> Iterator[str]:
+    """The criterion that is best on val, per network, seed and setting, against l1 on test."""
+    lines, pooled, names = [], {}, {}
+    for setting, by in cells.items():
+        seeds = range(len(by["l1"]))
+        picks = [max(by, key=lambda name, seed=seed: (by[name][seed]["val"], name == "l1")) for seed in seeds]
+        got = [by[pick][seed] for seed, pick in enumerate(picks)]
+        pooled[setting] = sum((Pair(c["won"], c["lost"], c["n"]) for c in got), NONE)
+        names[setting] = ", ".join(picks)
+    clear = dict(zip(pooled, holm([p.p for p in pooled.values()]), strict=True))
+    for setting, found in pooled.items():
+        word = verdict(found.p, found.delta) if clear[setting] else ""
+        lines.append(
+            f"| {' | '.join(map(str, setting))} | {names[setting]} | {found.won} : {found.lost} | {found.delta:+.2f} | "
+            f"{found.p:.2g} | {word} |"
+        )
+    total = sum(pooled.values(), NONE)
+    yield (
+        f"\nThe criterion chosen on val against `l1`, all cells pooled, on test: {total.delta:+.2f} points, "
+        f"won {total.won:,}, lost {total.lost:,} of {total.n:,} answers, McNemar p = {total.p:.2g}.\n"
+    )
+    yield "| net | removed | ratio | then | chosen, by seed | won : lost | points | p | after Holm |"
+    yield "|---|---|--:|---|---|--:|--:|--:|---|"
+    yield from lines
+
+
+def _scores(name: str, granularity: str, cells: Cells) -> Iterator[str]:
+    """Criteria by ratio and recovery; below, hebbian's paired difference from l1 and from random."""
+    settings = sorted(cells, key=lambda s: s[2:])
+    if not settings:
+        return
+    seeds = len(cells[settings[0]]["l1"])
+    yield f"\n**{name}, {granularity}s removed**: test score in %, mean ± 95 % interval over {seeds} seeds\n"
+    yield "| criterion | " + " | ".join(f"{ratio:g} {recovery}" for _, _, ratio, recovery in settings) + " |"
+    yield "|---|" + "--:|" * len(settings)
+    tests = {s: {c: np.array([100 * x["test"] for x in found]) for c, found in cells[s].items()} for s in settings}
+    for criterion in tests[settings[0]]:
+        said = [interval(tests[s][criterion]) for s in settings]
+        label = f"**{criterion}**" if criterion == "hebbian" else criterion
+        yield f"| {label} | " + " | ".join(f"{mean:.1f} ± {half:.1f}" for mean, half in said) + " |"
+    for other in ("l1", "random"):
+        pairs = [tests[s]["hebbian"] - tests[s][other] for s in settings]
+        yield f"| *hebbian − {other}* | " + " | ".join(_verdict(*interval(p)) for p in pairs) + " |"
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """(mean, half width of Student's 95 % interval) over seeds."""
+    if len(values) < 2:
+        return float(values.mean()), float("nan")
     half = distributions.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(half)
-
-
-def table(name: str, granularity: str, found: Scores) -> Iterator[str]:
-    """Criteria by ratio and recovery; below, hebbian's paired difference from l1 and from random."""
-    columns = sorted({key[2:] for key in found if key[1] == granularity})
-    yield f"\n**{name}, {granularity}s removed**: test score in %, mean ± 95 % interval over {SEEDS} seeds\n"
-    yield "| criterion | " + " | ".join(f"{ratio:g} {recovery}" for ratio, recovery in columns) + " |"
-    yield "|---|" + "--:|" * len(columns)
-    for criterion in dict.fromkeys(key[0] for key in found if key[1] == granularity):
-        cells = [interval(100 * found[criterion, granularity, *column]) for column in columns]
-        label = f"**{criterion}**" if criterion == "hebbian" else criterion
-        yield f"| {label} | " + " | ".join(f"{mean:.1f} ± {half:.1f}" for mean, half in cells) + " |"
-    for other in ("l1", "random"):
-        pairs = [100 * (found["hebbian", granularity, *c] - found[other, granularity, *c]) for c in columns]
-        yield f"| *hebbian − {other}* | " + " | ".join(_verdict(*interval(p)) for p in pairs) + " |"
 
 
 def _verdict(mean: float, half: float) -> str:
     word = "same" if abs(mean) <= half else "wins" if mean > 0 else "loses"
     return f"{mean:+.1f} ± {half:.1f} {word}"
-
-
-def main(names: list[str]) -> None:
-    """Print everything, or the scores of the named models only."""
-    print(f"{machine()}\n", flush=True)
-    if not names:
-        torch.set_num_threads(2)  # as the app
-        print(f"{masks()}\n\n| model | criterion | first gathering, ms | weight: median / p95 ms | ", end="")
-        print("channel: median / p95 ms | L3 |\n|---|---|--:|--:|--:|--:|", flush=True)
-        for name in L3_MS:
-            for line in costs(name):
-                print(line, flush=True)
-    torch.set_num_threads(1)
-    for name in names or MODELS:
-        pool = trained(name)
-        w = mo.workload(name.split("/")[0])
-        mean, half = interval(100 * np.array([evaluate(model, w, w.test)[0] for model in pool]))
-        print(f"\n{name}: {mean:.1f} ± {half:.1f} % before pruning.", flush=True)
-        found = scores(name, pool)
-        for granularity in RATIOS:
-            for line in table(name, granularity, found):
-                print(line, flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
