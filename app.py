@@ -31,8 +31,11 @@ try:
     here = bench.prepare()
     pin.take(here)
     address.own({})
-    sidebar.draw(here, PAGES, page)
-    page.run()
+    place = sidebar.draw(here, PAGES, page)
+    try:
+        page.run()
+    finally:
+        sidebar.buttons(place, page.title)
     address.write()
     address.tell_notes()
 except ModelOptError as error:

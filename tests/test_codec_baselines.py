@@ -65,10 +65,10 @@ def test_a_long_recipe_is_a_short_header() -> None:
     steps += [mo.Prune(granularity="weight", ratio=r, rounds=4, recovery="fine-tuned") for r in (0.5, 0.8, 0.9, 0.95)]
     steps += [mo.Quantize(bits=3, per="tensor", observer="mse"), mo.Finetune(epochs=5, keep_grid=True)] * 2
     note = {"recipe": [{"step": step.name, **step.model_dump(mode="json")} for step in steps]}
-    head = header.encode(Spec("lenet5", (), (1, 28, 28)), note)
+    head = header.encode(Spec("lenet5", (), (1, 28, 28)), note, {})
     assert len(str(note)) > 1500
     assert len(head) < 400
-    assert header.decode(head, version=2) == (Spec("lenet5", (), (1, 28, 28)), note)
+    assert header.decode(head, version=2) == (Spec("lenet5", (), (1, 28, 28)), note, {})
 
 
 def test_recipe_and_score_travel() -> None:

@@ -227,7 +227,6 @@ def test_undo_and_reset_go_back(root: Any) -> None:
     app.run()
     second = card(app)
     assert second != first
-    app.run()  # the sidebar is drawn before the page: now it knows the trail
     app.button("undo").click().run()
     assert card(app) == first
     app.get_by_key("Prune.scope").set_value("global")
