@@ -9,6 +9,7 @@ from pages.shared import address, bench, pin, sidebar
 PAGES = {
     "": [st.Page("pages/home.py", title="Home", default=True)],
     "Optimize": [st.Page("pages/prune.py", title="Prune"), st.Page("pages/quantize.py", title="Quantize")],
+    "Combine": [st.Page("pages/ensemble.py", title="Ensemble"), st.Page("pages/cascade.py", title="Cascade")],
 }
 
 st.set_page_config(

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import modelopt_core as mo
 from benchmarks.machine import machine
 from modelopt_core import atomic, codec, identity
+from modelopt_core.estimate import difference, mcnemar
 from modelopt_core.train import evaluate
 
 HERE = Path(__file__).parent
@@ -112,7 +114,34 @@ def keep(row: dict[str, Any]) -> None:
     atomic.write(RESULTS, text.encode())
 
 
-def right(indices: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def report() -> list[str]:
+    """Markdown: the recipe from every seed against the baseline, and the front."""
+    found = json.loads(RESULTS.read_text("utf-8"))
+    before = _right(found["baseline_test_wrong"])
+    lines = [
+        found["machine"],
+        "",
+        f"Baseline: {100 * (1 - before.mean()):.2f} % test error, {found['float32_bytes']:,} bytes as float32.",
+        "",
+        "| point | seed | file, bytes | times smaller | non-zero | val error | test error | won / lost on test, p |",
+        "|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for row in found["rows"]:
+        after = _right(row["test_wrong"])
+        flips = mcnemar(before, after)
+        times = found["float32_bytes"] / row["size_bytes"]
+        cells = [row["point"], row["seed"], f"{row['size_bytes']:,}", f"{times:.0f}", f"{row['nonzero']:,}"]
+        cells += [f"{row['val_errors'] / 100:.2f} %", f"{100 * (1 - after.mean()):.2f} %"]
+        cells += [f"{flips.won} / {flips.lost}, {flips.p:.2g}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    main = np.stack([_right(row["test_wrong"]) for row in found["rows"] if row["point"] == 0]).mean(axis=0)
+    change = difference(before, main)
+    mean = f"The recipe, mean of its seeds: {100 * (1 - main.mean()):.2f} % test error; the score changes by "
+    mean += f"{100 * change.value:+.2f} % [{100 * change.low:+.2f}, {100 * change.high:+.2f}], paired over test images."
+    return [*lines, "", mean]
+
+
+def _right(indices: Sequence[int]) -> NDArray[np.float64]:
     """(10,000,) 1.0 where the answer is right."""
     answers = np.ones(len(mo.workload("mnist").test))
     answers[list(indices)] = 0.0

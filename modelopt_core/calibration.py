@@ -66,6 +66,26 @@ def fit_temperature(said: Tensor, targets: Tensor) -> float:
     return 1 / cold
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """Reliability as it is and at the fitted temperature, each with its expected calibration error."""
+
+    temperature: float
+    before: list[Bin]
+    after: list[Bin]
+    ece_before: float
+    ece_after: float
+
+
+def calibrated(said: Tensor, targets: Tensor) -> Calibrated:
+    """(N, K) log-probabilities, targets (N,) -> how well calibrated they are, and how well with one temperature."""
+    right, temperature = (said.argmax(dim=1) == targets).float(), fit_temperature(said, targets)
+    first, then = (tempered(said, t).amax(dim=1).exp() for t in (1.0, temperature))
+    return Calibrated(
+        temperature, reliability(first, right), reliability(then, right), ece(first, right), ece(then, right)
+    )
+
+
 def tempered(said: Tensor, temperature: float) -> Tensor:
     """Log-probabilities (…, K) at another temperature: flatter above 1, sharper below; the answers stay."""
     return torch.log_softmax(said / temperature, dim=-1)

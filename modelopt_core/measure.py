@@ -7,6 +7,7 @@ models is arithmetic on it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -95,8 +96,8 @@ def predictions(
     def make() -> Predictions:
         if isinstance(model, Composite):
             parts = [predictions(part, workload, split, runtime=runtime, device=device) for part in model.parts]
-            said = torch.stack([part.outputs.log_probabilities for part in parts])  # (M, N, K)
             label = " and ".join(dict.fromkeys(part.compiled for part in parts))
+            said = stacked(model.parts, workload, split, runtime=runtime, device=device)
             return predicted(model.answer(said), workload, split, label, all(part.integer for part in parts))
         ready = compiled(model, workload, runtime, device)
         logits = predict(ready, workload.split(split).inputs, threads=PREDICT_THREADS)
@@ -104,6 +105,14 @@ def predictions(
 
     key = ("predictions", identity.key(model), workload.data_hash, split, runtime, device, identity.CODE_VERSION)
     return STORE.get(key, make, lambda p: p.size_bytes)
+
+
+def stacked(
+    models: Sequence[nn.Module], workload: Workload, split: str = "val", *, runtime: str = "onnx", device: str = "cpu"
+) -> Tensor:
+    """What several models say about a split: log-probabilities (M, n, K). Of each, `predictions` are used again."""
+    found = [predictions(model, workload, split, runtime=runtime, device=device) for model in models]
+    return torch.stack([one.outputs.log_probabilities for one in found])
 
 
 def predicted(logits: Tensor, workload: Workload, split: str, label: str, integer: bool) -> Predictions:
@@ -173,8 +182,7 @@ def _macs(model: nn.Module, workload: Workload, split: str, runtime: str, device
 
 def _used(model: Composite, workload: Workload, split: str, runtime: str, device: str) -> Tensor:
     """(M, n): which parts of a composite ran for which example of the split."""
-    said = [predictions(part, workload, split, runtime=runtime, device=device) for part in model.parts]
-    return model.used(torch.stack([part.outputs.log_probabilities for part in said]))
+    return model.used(stacked(model.parts, workload, split, runtime=runtime, device=device))
 
 
 def _latency(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelopt_core.codec import stream, symbols, tensors
+from modelopt_core.grid import Grid
 
 SEED = 20
 
@@ -90,3 +91,40 @@ def test_rows_of_zeros_are_stored_as_gaps() -> None:
     assert len(coded.data) < 20 * 500 * 4 + 200  # scattered, the mask alone would take 2,500 bytes
     back, _ = tensors.decode(stream.Reader(coded.data), tensor)
     assert torch.equal(back, tensor)
+
+
+def test_how_few_symbols_are_written() -> None:
+    """By hand: 40 different numbers below 256 take 40 bytes flat; a table alone would take 40 for the counts."""
+    some = np.random.default_rng(SEED).permutation(256)[:40].astype(np.int32)
+    code = symbols.encode(some)
+    assert code.data[0] == symbols.FLAT
+    assert 40 <= len(code.data) <= 40 + 8
+    assert code.distinct == 40
+    assert np.array_equal(symbols.decode(stream.Reader(code.data), 40, 256), some)
+
+
+def test_fine_grids_are_written_in_planes() -> None:
+    """16 bits, 20,000 draws of a bell: most numbers occur once. The high bytes are few, the low ones all alike."""
+    bell = np.random.default_rng(SEED).normal(2**15, 300, 20_000).astype(np.int32)
+    code = symbols.encode(bell)
+    assert code.data[0] == symbols.PLANES
+    assert len(code.data) < 20_000 * (8 + 3.5) / 8 + 600
+    reader = stream.Reader(code.data)
+    assert np.array_equal(symbols.decode(reader, len(bell), 2**16), bell)
+    assert reader.left == 0
+    last = int(bell.max())
+    with pytest.raises(stream.Damaged, match=f"symbol {last:,} of {last:,}"):
+        symbols.decode(stream.Reader(code.data), len(bell), last)
+
+
+def test_a_pruned_grid_is_written_as_gaps() -> None:
+    """Rows of zeros between rows of other codes: the gaps know them, the codes by themselves do not."""
+    generator = torch.Generator().manual_seed(SEED)
+    codes = torch.randint(0, 7, (60, 200), generator=generator, dtype=torch.int32)
+    codes[torch.arange(60) % 6 != 0] = 3
+    on = Grid(torch.tensor([0.5]), torch.tensor([3.0]), 7)
+    coded = tensors.encode(on.values(codes), (codes, on))
+    assert len(coded.data) < 10 * 200 * 3 / 8 + 250  # as plain codes they would take about 1,300
+    back, points = tensors.decode(stream.Reader(coded.data), codes.float())
+    assert torch.equal(back, on.values(codes))
+    assert isinstance(points, Grid)

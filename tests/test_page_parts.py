@@ -105,7 +105,7 @@ def test_the_program_measures_against_what_is_pinned(here: bench.Bench, monkeypa
     printed: list[Any] = []
     _run(compile(source.python(tried), "page", "exec"), {"print": printed.append})
     assert printed[0].score == tried.measurement.score
-    assert "pinned = mo.baseline('digits', 'mlp')" in source.python(tried)
+    assert "pinned = mo.Quantize(bits=4).apply(mo.baseline('digits', 'mlp'), w)" in source.python(tried)
     assert "baseline=pinned" in source.python(tried)
 
 

@@ -81,13 +81,19 @@ class Staged(Composite):
 
     def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
         """Every stage is asked about those examples only that no earlier one was sure of."""
+        limits = self.thresholds.tolist()
         said = calls[0](inputs)  # (b, K + 1)
-        waiting = None  # indices of those that go on; None for all
-        for call, threshold in zip(calls[1:], self.thresholds.tolist(), strict=True):
-            unsure = (said[:, -1] if waiting is None else said[waiting, -1]) < threshold
-            if not unsure.any():
+        if len(inputs) == 1:  # nothing to sort out
+            at = 0
+            while at < len(limits) and said.tolist()[0][-1] < limits[at]:
+                at += 1
+                said = calls[at](inputs)
+            return said[:, :-1]
+        waiting = torch.arange(len(inputs), device=said.device)
+        for call, limit in zip(calls[1:], limits, strict=True):
+            waiting = waiting[said[waiting, -1] < limit]
+            if len(waiting) == 0:
                 break
-            waiting = unsure.nonzero()[:, 0] if waiting is None else waiting[unsure]
             said = said.index_put((waiting,), call(inputs[waiting]))
         return said[:, :-1]
 

@@ -44,7 +44,7 @@ class Row:
 
     mode: see tensors.py; codes_bytes: coded symbols; floats_bytes: numbers as they are, which are a grid's scales and
     zero points, or else the elements; table_bytes: which symbols occur and how often, lengths; entropy_bytes: the bound
-    for codes and floats.
+    for codes and floats; symbols: how many different ones are coded.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Row:
     floats_bytes: int
     table_bytes: int
     entropy_bytes: float
+    symbols: int
 
     @property
     def size_bytes(self) -> int:
@@ -135,7 +136,7 @@ def sizes(model: nn.Module) -> Sizes:
     if spec_of(model) is not None:
         data, rows = _encode(model, None)
         return Sizes(len(data), math.ceil(sum(row.entropy_bytes for row in rows)), rows, ".mopt file")
-    raw = tuple(Row(n, tuple(t.shape), "raw", 0, t.nbytes, 0, t.nbytes) for n, t in model.state_dict().items())
+    raw = tuple(Row(n, tuple(t.shape), "raw", 0, t.nbytes, 0, t.nbytes, 0) for n, t in model.state_dict().items())
     size_bytes, entropy_bytes = len(safetensors_bytes(model)), sum(row.size_bytes for row in raw)
     return Sizes(size_bytes, entropy_bytes, raw, ".safetensors file (own class)")
 
@@ -155,7 +156,7 @@ def _encode(model: nn.Module, note: Mapping[str, object] | None) -> tuple[bytes,
         coded = tensors.encode(tensor, grid.codes(modules[owner], attribute))
         parts.append(coded.data)
         tables = len(coded.data) - coded.codes_bytes - coded.floats_bytes
-        sizes = coded.codes_bytes, coded.floats_bytes, tables, coded.entropy_bits / 8
+        sizes = coded.codes_bytes, coded.floats_bytes, tables, coded.entropy_bits / 8, coded.distinct
         rows.append(Row(name, tuple(tensor.shape), coded.mode, *sizes))
     data = b"".join(parts)
     return data + zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little"), tuple(rows)

@@ -8,6 +8,8 @@ Source: Han et al., Deep Compression, arXiv 1510.00149, sec. 2 (relative indices
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +36,7 @@ def encode_gaps(there: NDArray[np.bool_]) -> Code:
     runs = np.full(len(gaps) + long.sum(), LONG_GAP, np.int32)
     runs[np.cumsum(long + 1) - 1] = gaps % LONG_GAP
     code = encode(runs)
-    return Code(varint(len(runs)) + code.data, code.payload_bytes, code.entropy_bits)
+    return replace(code, data=varint(len(runs)) + code.data)
 
 
 def decode_gaps(reader: Reader, n: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ arXiv 2201.01741 (constriction).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import constriction
 import numpy as np
@@ -48,11 +48,15 @@ def entropy_bits(counts: NDArray[np.int64]) -> float:
 
 @dataclass(frozen=True)
 class Code:
-    """data: table and payload; payload_bytes: of these, what the coder put out; entropy_bits: of the stored symbols."""
+    """data: table and payload; payload_bytes: of these, what the coder put out; entropy_bits: of the stored symbols.
+
+    distinct: how many different symbols there are.
+    """
 
     data: bytes
     payload_bytes: int = 0
     entropy_bits: float = 0.0
+    distinct: int = 0
 
 
 def encode(symbols: Symbols) -> Code:
@@ -61,11 +65,11 @@ def encode(symbols: Symbols) -> Code:
         return Code(b"")
     codes, base = [_tabled(symbols)], int(symbols.max()) + 1
     if base > 1 and len(symbols) * math.log2(base) < 8 * len(codes[0].data):
-        codes.append(_flat(symbols, base, codes[0].entropy_bits))
+        codes.append(_flat(symbols, base, codes[0]))
     if base > PLANE:
         low, high = encode(symbols % PLANE), encode(symbols // PLANE)
         payload, entropy = low.payload_bytes + high.payload_bytes, low.entropy_bits + high.entropy_bits
-        codes.append(Code(varint(PLANES) + low.data + high.data, payload, entropy))
+        codes.append(Code(varint(PLANES) + low.data + high.data, payload, entropy, low.distinct + high.distinct))
     return min(codes, key=lambda code: len(code.data))
 
 
@@ -96,16 +100,18 @@ def _tabled(symbols: Symbols) -> Code:
     marks = _nearest_step(counts[present])
     table = _present_bytes(present) + marks.tobytes()
     if len(present) == 1:
-        return Code(table)
+        return Code(table, distinct=1)
     rank = np.zeros(len(counts), np.int32)
     rank[present] = np.arange(len(present), dtype=np.int32)
     payload = _compress(rank[symbols], _model(marks))
-    return Code(table + varint(len(payload)) + payload, len(payload), entropy_bits(counts))
+    return Code(table + varint(len(payload)) + payload, len(payload), entropy_bits(counts), len(present))
 
 
-def _flat(symbols: Symbols, base: int, entropy: float) -> Code:
+def _flat(symbols: Symbols, base: int, tabled: Code) -> Code:
     payload = _compress(symbols, constriction.stream.model.Uniform(base))
-    return Code(varint(FLAT) + varint(base) + varint(len(payload)) + payload, len(payload), entropy)
+    return replace(
+        tabled, data=varint(FLAT) + varint(base) + varint(len(payload)) + payload, payload_bytes=len(payload)
+    )
 
 
 def _compress(symbols: Symbols, model: constriction.stream.model.Model) -> bytes:

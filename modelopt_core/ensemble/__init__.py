@@ -4,10 +4,10 @@ rules.py says how answers are combined, weights.py finds the best weights, diver
 enough to be worth their cost, step.py builds the module.
 """
 
-from modelopt_core.ensemble.diversity import Diversity, diversity, leave_one_out, uncertainty
+from modelopt_core.ensemble.diversity import Diversity, diversity, doubtful, leave_one_out, shares_added, uncertainty
 from modelopt_core.ensemble.rules import RULES
 from modelopt_core.ensemble.step import Ensemble
-from modelopt_core.ensemble.weights import Solved, best_weights, greedy_weights
+from modelopt_core.ensemble.weights import Solved, best_weights, greedy_weights, judged
 
 __all__ = [
     "RULES",
@@ -16,7 +16,10 @@ __all__ = [
     "Solved",
     "best_weights",
     "diversity",
+    "doubtful",
     "greedy_weights",
+    "judged",
     "leave_one_out",
+    "shares_added",
     "uncertainty",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from modelopt_core.ensemble.rules import RULES, mean
+from modelopt_core.workload import Outputs, Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,28 @@ def leave_one_out(said: Tensor, weights: Tensor, rule: str, value: Callable[[Ten
         rest = value(RULES[rule](said[others], left / left.sum())) if left.sum() > 0 else 0.0
         added.append(whole - rest)
     return tuple(added)
+
+
+def shares_added(
+    said: Tensor, weights: Sequence[float], rule: str, workload: Workload, targets: Tensor
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(score, log loss saved) that each member adds: said (M, N, K), weights (M,), targets (N,)."""
+    given = torch.tensor(weights, dtype=said.dtype)
+
+    def score(whole: Tensor) -> float:
+        return float(workload.example_scores(Outputs(whole), targets).mean())
+
+    def saved(whole: Tensor) -> float:
+        return float(whole.gather(1, targets[:, None]).mean())
+
+    return leave_one_out(said, given, rule, score), leave_one_out(said, given, rule, saved)
+
+
+def doubtful(said: Tensor, weights: Sequence[float], most: int) -> list[tuple[int, float, float]]:
+    """(example, doubt, dispute) of the most disputed, see `uncertainty`: said (M, N, K), weights (M,)."""
+    total, between = uncertainty(said, torch.tensor(weights, dtype=said.dtype))
+    chosen = between.topk(min(most, len(between))).indices.tolist()
+    return [(i, float(total[i]), float(between[i])) for i in chosen]
 
 
 def uncertainty(said: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

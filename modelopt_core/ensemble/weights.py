@@ -6,6 +6,7 @@ solution can be at most.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from modelopt_core.ensemble.rules import RULES, TINY
 from modelopt_core.errors import ModelOptError
+from modelopt_core.workload import Outputs, Workload
 
 PRECISION, MOST_ITERATIONS = 1e-13, 200  # of the log loss, in nats
 NOTHING = 1e-6  # a smaller weight than this is none
@@ -84,6 +86,14 @@ def greedy_weights(said: Tensor, targets: Tensor, rounds: int = ROUNDS) -> Solve
     mixed = (counts @ likely).clamp_min(TINY) / size
     gap = float((likely / mixed).mean(dim=1).max()) - 1
     return Solved(tuple((counts / size).tolist()), losses[size - 1], max(0.0, gap))
+
+
+def judged(
+    said: Tensor, weights: Sequence[float], rule: str, workload: Workload, targets: Tensor
+) -> tuple[float, float]:
+    """(log loss in nats, score) of members that said log-probabilities (M, N, K), with weights (M,), under a rule."""
+    whole = RULES[rule](said, torch.tensor(weights, dtype=said.dtype))
+    return log_loss(whole, targets), float(workload.example_scores(Outputs(whole), targets).mean())
 
 
 def log_loss(said: Tensor, targets: Tensor) -> float:

@@ -10,6 +10,7 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
 from pages.shared import charts, trial, units
+from pages.shared.handle import of_field
 from pages.shared.trial import Trial
 
 STEPS = 50  # of the theoretical line
@@ -82,7 +83,7 @@ def _why(step: mo.Prune) -> str:
 
 
 def _curve(here: Trial, step: mo.Prune) -> None:
-    points = sorted(trial.sweep(here.bench, step, "ratio").points, key=lambda point: point.value)
+    points = sorted(trial.sweep(here, of_field(step, "ratio")).points, key=lambda point: point.value)
     found = [(point.value, gone(here.start, point.measurement)) for point in points]
     x = [value for value, _ in found]
     fig = charts.figure("requested ratio p", "removed", percent="y", height=300)

@@ -54,7 +54,7 @@ def cards(trial: Trial) -> tuple[Card, Card, Card]:
             units.size(m.size_bytes),
             units.change(before.size_bytes / m.size_bytes, "smaller", "larger", "same size"),
             f"bound by entropy {units.size(m.entropy_bytes)}",
-            f"{units.whole(m.nonzero)} of {units.whole(trial.start.parameters)} weights not zero",
+            f"{units.whole(m.nonzero)} of {units.whole(max(trial.start.parameters, m.parameters))} weights not zero",
         ),
         Card(
             "latency",

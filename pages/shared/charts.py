@@ -6,7 +6,8 @@ Plotly is imported at first use: a page whose tabs are closed does not wait for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 Numbers = Sequence[float]
 
-ROLES = {"score": "blueColor", "size": "orangeColor", "latency": "greenColor", "ink": "textColor", "muted": "grayColor",
-         "line": "borderColor", "surface": "backgroundColor"}  # fmt: skip
+ROLES = {"score": "blueColor", "size": "orangeColor", "latency": "greenColor", "lost": "redColor",
+         "ink": "textColor", "muted": "grayColor", "line": "borderColor", "surface": "backgroundColor"}  # fmt: skip
 HEIGHT = 320  # pixels
 MARGIN = {"l": 8, "r": 8, "t": 12, "b": 8}
 BAND = 0.14  # opacity, as the Dial's
@@ -109,6 +110,45 @@ def heat(
     fig.update_layout(hovermode="closest", xaxis_showgrid=False, yaxis_showgrid=False, yaxis_autorange="reversed")
     fig.update_xaxes(type="category")
     fig.update_yaxes(type="category")
+
+
+def dots(
+    fig: go.Figure, name: str, x: Numbers, y: Numbers, paint: str, *, text: Sequence[str] = (), size: float = 8
+) -> None:
+    """Points that no line joins. text: a word beside each."""
+    fig.add_scatter(x=list(x), y=list(y), name=name, mode="markers+text" if text else "markers", text=list(text),
+                    textposition="bottom center", marker={"color": paint, "size": size})  # fmt: skip
+
+
+def sankey(nodes: Sequence[str], links: Sequence[tuple[int, int, float, str]]) -> go.Figure:
+    """Streams between nodes: (from, to, how much, role of the colour)."""
+    import plotly.graph_objects as go
+
+    ground = f"rgba(128,128,128,{BAND})"
+    sources, targets, values, roles = zip(*links, strict=True)
+    return go.Figure(
+        go.Sankey(
+            node={"label": list(nodes), "color": colour("muted"), "thickness": 14, "pad": 22, "line": {"width": 0}},
+            link={"source": sources, "target": targets, "value": values,
+                  "color": [ground if role == "muted" else faded(role) for role in roles]},
+            textfont={"color": colour("ink"), "size": 13},
+        ),
+        layout={"height": HEIGHT, "margin": {**MARGIN, "b": 28}},
+    )  # fmt: skip
+
+
+def logarithmic(fig: go.Figure, low: float, high: float, form: Callable[[float], str]) -> None:
+    """A logarithmic x axis with ticks at 1, 2 and 5 times powers of ten. form: how a number is written."""
+    ticks = [
+        m * 10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)
+    ]
+    fig.update_xaxes(type="log", tickvals=ticks, ticktext=[form(tick) for tick in ticks])
+
+
+def faded(role: str) -> str:
+    """A role's colour, half transparent."""
+    red, green, blue = (int(colour(role).lstrip("#")[i : i + 2], 16) for i in (0, 2, 4))
+    return f"rgba({red},{green},{blue},0.55)"
 
 
 def mark(fig: go.Figure, x: float, text: str) -> None:

@@ -14,18 +14,18 @@ import streamlit as st
 from pydantic.fields import FieldInfo
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.step import Transform
+from modelopt_core.step import Step
 from pages.shared import address
 
 WIDE, CHARACTER = 11.0, 0.62  # rem: a select box, and a letter of a segmented control, for the row's widths
 
 
-def keys(step: type[Transform]) -> dict[str, str]:
+def keys(step: type[Step]) -> dict[str, str]:
     """Field → its key in the session. Pages don't share a key: `Prune.criterion` is not another step's criterion."""
     return {name: f"{step.__name__}.{name}" for name in step.model_fields}
 
 
-def prepare(step: type[Transform]) -> None:
+def prepare(step: type[Step]) -> None:
     """Take over what the URL says about the step's fields, and give the others their defaults."""
     for name, key in keys(step).items():
         address.take(name, key, lambda text, name=name: value_from(step, name, text))  # type: ignore[misc]
@@ -39,12 +39,12 @@ def prepare(step: type[Transform]) -> None:
     address.own(keys(step))
 
 
-def _values(step: type[Transform]) -> dict[str, Any]:
+def _values(step: type[Step]) -> dict[str, Any]:
     """What the session holds for the step's fields."""
     return {name: st.session_state[key] for name, key in keys(step).items()}
 
 
-def value_from(step: type[Transform], name: str, text: str) -> object:
+def value_from(step: type[Step], name: str, text: str) -> object:
     """A field's value from text, checked by the step itself and put on the knob's grid if it has one."""
     info = step.model_fields[name]
     value = getattr(step(**{name: _parts(name, text, info) if _many(info) else text}), name)
@@ -71,18 +71,18 @@ def _parts(name: str, text: str, info: FieldInfo) -> tuple[object, ...]:
     return tuple((name, value) for name, _, value in (part.rpartition(":") for part in parts))
 
 
-def current(step: type[Transform]) -> Transform:
+def current(step: type[Step]) -> Step:
     """The step as the session's settings have it."""
     return step(**_values(step))
 
 
-def reset(step: type[Transform]) -> None:
+def reset(step: type[Step]) -> None:
     """Callback: every field at its default."""
     for name, key in keys(step).items():
         st.session_state[key] = step.model_fields[name].default
 
 
-def draw(step: type[Transform], *, but: str, labels: Mapping[str, str], aside: Sequence[str] = ()) -> None:
+def draw(step: type[Step], *, but: str, labels: Mapping[str, str], aside: Sequence[str] = ()) -> None:
     """One row of widgets for every field that matters now, except the Dial's.
 
     labels: a choice → on the screen; aside: fields that stand behind a button at the end of the row.
@@ -99,11 +99,11 @@ def draw(step: type[Transform], *, but: str, labels: Mapping[str, str], aside: S
                     _widget(step, name, step.model_fields[name], labels)
 
 
-def _title(step: type[Transform], name: str) -> str:
+def _title(step: type[Step], name: str) -> str:
     return step.model_fields[name].title or name
 
 
-def _widget(step: type[Transform], name: str, info: FieldInfo, labels: Mapping[str, str]) -> None:
+def _widget(step: type[Step], name: str, info: FieldInfo, labels: Mapping[str, str]) -> None:
     key, title, about = keys(step)[name], info.title or name, info.description or ""
     registry, annotation = step.registry(name), info.annotation
     how: dict[str, Any] = {"key": key, "persist_state": "session"}

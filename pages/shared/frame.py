@@ -7,7 +7,7 @@ else of the page; a curve that still grows reruns the Dial only, twice a second,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
@@ -17,7 +17,7 @@ import streamlit as st
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.measure import Measurement
-from modelopt_core.step import Transform
+from modelopt_core.step import Knob, Step
 from pages.shared import (
     address,
     bench,
@@ -33,6 +33,8 @@ from pages.shared import (
     source,
     work,
 )
+from pages.shared import handle as handles
+from pages.shared import pool as pools
 from pages.shared import trial as trials
 from pages.shared.dial import dial
 from pages.shared.rows import curve_rows, percent_base
@@ -52,14 +54,15 @@ class Technique:
     labels: names of choices on the screen where they differ from the core's; aside: fields behind a button; tabs:
     title → what draws a tab of the page's own while it is open; always: such tabs that need no measured setting;
     order: of Layers and these, if not as they come; settle: makes what the session holds fit the bench; strip: what
-    stands below the Dial in every view, unless Learn still asks.
+    stands below the Dial in every view, unless Learn still asks; pool: workload → the models that a step of several
+    begins with; turn: what the Dial turns where that is no field; extra: names in the link beside the step's fields.
     """
 
-    step: type[Transform]
+    step: type[Step]
     knob: str
     question: str
-    bars: Callable[[Any], layer_table.Bars]
     note: Callable[[Any, Measurement], str]
+    bars: Callable[[Any], layer_table.Bars] = lambda _: layer_table.WEIGHTS
     unit: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
@@ -68,6 +71,9 @@ class Technique:
     order: tuple[str, ...] = ()
     settle: Callable[[bench.Bench], None] = lambda _: None
     strip: Callable[[trials.Setting], None] | None = None
+    pool: pools.Defaults | None = None
+    turn: Callable[[Any, bench.Bench], handles.Handle] | None = None
+    extra: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -75,9 +81,20 @@ class Technique:
         return self.step.__name__
 
     @property
-    def key(self) -> str:
-        """Where the session keeps the Dial's value."""
-        return controls.keys(self.step)[self.knob]
+    def fields(self) -> dict[str, str]:
+        """Name in the link → key in the session, of all that the page's state is made of."""
+        extra = (*self.extra, *(["members"] if self.pool else []))
+        return {**controls.keys(self.step), **{name: f"{self.name}.{name}" for name in extra}}
+
+    def handle(self, here: bench.Bench) -> handles.Handle:
+        """What the Dial turns, at what the session holds."""
+        step = controls.current(self.step)
+        return self.turn(step, here) if self.turn else handles.of_field(step, self.knob)
+
+    def setting(self, here: bench.Bench) -> trials.Setting:
+        """What the session holds, not yet measured."""
+        members = pools.current(self.name, here) if self.pool else ()
+        return trials.Setting(here, controls.current(self.step), members=members)
 
 
 @contextmanager
@@ -100,9 +117,12 @@ def calm(first: bool = False) -> Iterator[None]:
 
 def page(technique: Technique) -> None:
     """Draw a technique page."""
-    controls.prepare(technique.step)
     here = bench.current()
+    controls.prepare(technique.step)
+    if technique.pool:
+        pools.prepare(technique.name, here, technique.pool)
     technique.settle(here)
+    address.own(technique.fields)
     if here.view == "present":
         st.fragment(_bar, key="bar")(technique)
     else:
@@ -111,12 +131,22 @@ def page(technique: Technique) -> None:
         st.fragment(_cards, key="cards")(technique)
         with st.container(border=True, key="dial-card"):
             if here.view != "present":
-                controls.draw(technique.step, but=technique.knob, labels=technique.labels, aside=technique.aside)
+                _controls(technique, here)
             done = _sweep(technique).done
             st.fragment(_dial, key="dial", run_every=None if done else POLL_S)(technique, done)
             st.fragment(_strip, key="strip")(technique)
         if here.view != "present":
             st.fragment(_tabs, key="tabs")(technique)
+
+
+def _controls(technique: Technique, here: bench.Bench) -> None:
+    """The members, where there are any, and the step's fields."""
+    members, fields = st.columns([3, 2], gap="medium") if technique.pool else (nullcontext(), nullcontext())
+    if technique.pool:
+        with members:
+            pools.choose(technique.name, here)
+    with fields:
+        controls.draw(technique.step, but=technique.knob, labels=technique.labels, aside=technique.aside)
 
 
 def _head(technique: Technique) -> None:
@@ -128,8 +158,8 @@ def _head(technique: Technique) -> None:
 
 def _trial(technique: Technique) -> trials.Trial | None:
     """The setting, measured; None where that takes a job and none has done it."""
-    here, step = bench.current(), controls.current(technique.step)
-    return trials.measure(here, step) if work.kept(here, step) else None
+    asked = technique.setting(bench.current())
+    return trials.measure(asked.bench, asked.step, asked.members) if work.kept(asked.bench, asked.step) else None
 
 
 def _bar(technique: Technique) -> None:
@@ -137,11 +167,12 @@ def _bar(technique: Technique) -> None:
     with suppress(ModelOptError):  # the cards say it; the way out of this view stays
         if trial := _trial(technique):
             export = partial(report.html, trial, technique.note(trial.step, trial.measurement))
-    present.bar(technique.name, technique.step, controls.keys(technique.step), export)
+    present.bar(technique.name, technique.step, technique.fields, export)
 
 
 def _sweep(technique: Technique) -> trials.Sweep:
-    return trials.sweep(bench.current(), controls.current(technique.step), technique.knob)
+    here = bench.current()
+    return trials.sweep(technique.setting(here), technique.handle(here))
 
 
 def _cards(technique: Technique) -> None:
@@ -152,19 +183,19 @@ def _cards(technique: Technique) -> None:
             return
         note = technique.note(trial.step, trial.measurement)
         cards.draw(trial, note, big=trial.bench.view == "present", asking=_asking(technique))
-        history.record(technique.name, controls.keys(technique.step), trial.bench, trial.step, trial.on_curve)
+        history.record(technique.name, technique.fields, trial.bench, trial.step, trial.on_curve)
 
 
 def _dial(technique: Technique, was_done: bool) -> None:
     with calm():
-        here, step = bench.current(), controls.current(technique.step)
-        sweep, trial, start = _sweep(technique), _trial(technique), trials.start(here)
-        knob, info = technique.step.knob(technique.knob), technique.step.model_fields[technique.knob]
+        asked = technique.setting(bench.current())
+        here, handle = asked.bench, technique.handle(asked.bench)
+        knob, value = handle.knob, handle.value
+        sweep, trial, start = _sweep(technique), _trial(technique), trials.start(here, asked.members)
         key = dial_key(technique, here)
         guessed = guess.made(key) if here.view == "learn" else None
         if here.view == "learn":
-            _ask(technique, guessed, sweep, start)
-        value = getattr(step, technique.knob)
+            _ask(technique, guessed, sweep, start, knob)
         dial(
             key,
             value=value,
@@ -173,9 +204,9 @@ def _dial(technique: Technique, was_done: bool) -> None:
             step=knob.step,
             points=curve_rows(sweep.points, value, trial),
             baseline=percent_base(start),
-            label=f"{technique.name}: {info.title}. {info.description}",
+            label=f"{technique.name}: {handle.title}. {handle.about}",
             symbol=knob.symbol,
-            unit=technique.unit,
+            unit=handle.unit or technique.unit,
             height=HEIGHTS[here.view],
             question=PLACE if here.view == "learn" else None,
             progress=sweep.progress,
@@ -183,8 +214,8 @@ def _dial(technique: Technique, was_done: bool) -> None:
         )
         if sweep.error:
             st.caption(sweep.error)
-        if step.lasts:
-            work.curve_row(here, step, technique.knob)
+        if asked.step.lasts:
+            work.curve_row(here, asked.step, technique.knob)
         address.write()
         if sweep.done and not was_done:
             st.rerun()  # ends the polling
@@ -193,7 +224,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
 def _strip(technique: Technique) -> None:
     if technique.strip and not _asking(technique):
         with calm():
-            technique.strip(trials.Setting(bench.current(), controls.current(technique.step)))
+            technique.strip(technique.setting(bench.current()))
 
 
 def _asking(technique: Technique) -> bool:
@@ -202,8 +233,7 @@ def _asking(technique: Technique) -> bool:
     return here.view == "learn" and guess.made(dial_key(technique, here)) is None
 
 
-def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep, start: Measurement) -> None:
-    knob = technique.step.knob(technique.knob)
+def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep[Any], start: Measurement, knob: Knob) -> None:
     said = "The curve is measured, and hidden until you have guessed."
     if not sweep.total:
         said = "Nobody has measured it yet. Guess, then run it."
@@ -222,26 +252,25 @@ def dial_key(technique: Technique, here: bench.Bench) -> str:
 def _released(technique: Technique, key: str) -> None:
     """Callback of the Dial: keep the value, then rerun what depends on it."""
     release = (st.session_state.get(key) or {}).get("release") or {}
-    kind = type(technique.step.model_fields[technique.knob].default)
     try:
-        value = controls.value_from(technique.step, technique.knob, str(kind(release.get("value"))))
-    except (ModelOptError, TypeError, ValueError) as error:  # a forged message
+        value = float(release["value"])
+        technique.handle(bench.current()).keep(value)
+    except (ModelOptError, KeyError, TypeError, ValueError) as error:  # a forged message
         address.tell(str(error))
         return
-    st.session_state[technique.key] = value
     view = st.session_state["view"]
     if view == "learn":
-        guess.make(key, float(value))  # type: ignore[arg-type]
+        guess.make(key, value)
     st.rerun(["cards", "dial", "strip", "bar" if view == "present" else "tabs", "history"])
 
 
 def _tabs(technique: Technique) -> None:
     with calm():
-        setting = trials.Setting(bench.current(), controls.current(technique.step))
+        setting = technique.setting(bench.current())
         trial, hidden, view = _trial(technique), _asking(technique), setting.bench.view
         drawn: dict[str, Callable[[], None]] = {
             "Source": lambda: source.draw(setting),
-            "Numbers": lambda: results.draw(setting, technique.knob, _sweep(technique).points),
+            "Numbers": lambda: results.draw(setting, technique.handle(setting.bench).name, _sweep(technique).points),
         }
         for title, draw in _of_a_trial(technique).items():
             drawn[title] = partial(draw, trial) if trial else work.to_come
@@ -249,7 +278,7 @@ def _tabs(technique: Technique) -> None:
             drawn[title] = partial(show, trial or setting)
         titles = technique.order or ("Layers", *technique.tabs, *technique.always)
         names = [*titles, "Examples", "Source", "Numbers"]
-        first = "Source" if view == "learn" else "Layers"
+        first = "Source" if view == "learn" else "Layers" if "Layers" in names else names[0]
         tabs = st.tabs(names, key=f"tabs-{technique.name}-{view}", default=first, on_change="rerun")
         for tab, title in zip(tabs, names, strict=True):
             if tab.open:

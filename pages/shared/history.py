@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from modelopt_core.measure import Measurement
-from modelopt_core.step import Knob, Transform
+from modelopt_core.step import Knob, Step, Transform
 from pages.shared.bench import Bench
 
 BENCH_KEYS = ("workload", "model", "device", "runtime")  # the view is how one looks, not what one looks at
@@ -41,6 +41,13 @@ class Run:
         return f"{(info.title or name).lower()} {value}" if number else str(value)
 
 
+def short(step: Step) -> str:
+    """Prune 0.3: the step, its knob and what is not at its default, for charts that name several models."""
+    fields = type(step).model_fields
+    turned = {name for name, info in fields.items() if any(isinstance(meta, Knob) for meta in info.metadata)}
+    return " ".join([step.name, *(str(v) for name, v in step if name in turned or v != fields[name].default)])
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A setting that the user gave a name, to come back to in front of an audience."""
@@ -54,15 +61,15 @@ def values(fields: Mapping[str, str]) -> dict[str, object]:
     return {key: st.session_state[key] for key in (*BENCH_KEYS, *fields.values()) if key in st.session_state}
 
 
-def record(page: str, fields: Mapping[str, str], bench: Bench, step: Transform, measurement: Measurement) -> None:
-    """Note a released setting: on the page's trail if it is news there, in the table of runs if it is news at all."""
+def record(page: str, fields: Mapping[str, str], bench: Bench, step: Step, measurement: Measurement) -> None:
+    """Note a released setting: on the page's trail if it is news there, in the runs if it is of one model and news."""
     trail = st.session_state.setdefault(f"{page}.trail", [])
     now = values(fields)
     if not trail or trail[-1] != now:
         trail.append(now)
         del trail[:-MOST_STEPS_BACK]
     found = runs()
-    if not any(run.bench_key == bench.key and run.step == step for run in found):
+    if isinstance(step, Transform) and not any(run.bench_key == bench.key and run.step == step for run in found):
         found.append(Run(bench.key, bench.workload.name, bench.model_name, step, measurement))
         del found[:-MOST_RUNS]
 

@@ -49,6 +49,11 @@ def current(bench: Bench) -> Pin:
         return Pin(bench.model_name, ())
 
 
+def chosen(bench: Bench, pinned: Pin) -> bool:
+    """Is it something that the user chose, not just the model as it came?"""
+    return bool(pinned.steps) or pinned.model_name != bench.model_name
+
+
 def take(bench: Bench) -> None:
     """Take over what the URL says about the pin."""
     address.take("pin", "pin", lambda text: _text(bench, _parsed(text, bench)))

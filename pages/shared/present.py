@@ -7,11 +7,11 @@ from html import escape
 
 import streamlit as st
 
-from modelopt_core.step import Transform
-from pages.shared import controls, history
+from modelopt_core.step import Step
+from pages.shared import controls, history, pool
 
 
-def bar(page: str, step: type[Transform], fields: Mapping[str, str], export: Callable[[], str] | None) -> None:
+def bar(page: str, step: type[Step], fields: Mapping[str, str], export: Callable[[], str] | None) -> None:
     """One row: previous, next, take a snapshot, reset, export, leave.
 
     export: makes the file's text when asked for, in a thread that has no session; None where there is no result.
@@ -70,8 +70,9 @@ def _save(page: str, fields: Mapping[str, str]) -> None:
     st.session_state["snapshot-name"] = ""
 
 
-def _reset(step: type[Transform]) -> None:
+def _reset(step: type[Step]) -> None:
     controls.reset(step)
+    pool.reset(step.__name__)
     st.rerun()
 
 

@@ -10,7 +10,7 @@ from html import escape
 
 import modelopt_core as mo
 from modelopt_core import identity
-from pages.shared import cards, source, units
+from pages.shared import cards, pool, source, units
 from pages.shared.trial import Trial
 
 PACKAGES = ("torch", "onnxruntime", "numpy", "streamlit")
@@ -30,7 +30,7 @@ dl { display: grid; grid-template-columns: 12rem 1fr; gap: 0.2rem 1rem; } dd { m
 def html(trial: Trial, note: str) -> str:
     """A self-contained HTML page; every text in it is escaped, it loads nothing. note: an honest word on speed."""
     step, here = trial.step, trial.bench
-    title = f"{step.name} on {here.workload.title}, {here.model_name}"
+    title = f"{step.name} on {here.workload.title}, {trial.subject}"
     shown = "".join(
         f'<div class="card {card.kind}">{escape(card.title)} <small>({escape(card.how)})</small>'
         f"<strong>{escape(card.value)}</strong><b>{escape(card.change)}</b><br><small>{escape(card.detail)}<br>"
@@ -55,8 +55,8 @@ def provenance(trial: Trial) -> dict[str, str]:
     return {
         "workload": f"{here.workload.title}: {here.workload.note}",
         "data, sha256": here.workload.data_hash,
-        "model": f"{here.model_name}, {units.whole(trial.start.parameters)} parameters",
-        "model, sha256": identity.key(here.model),
+        "model": f"{trial.subject}, {units.whole(trial.start.parameters)} parameters",
+        "model, sha256": " ".join(map(identity.key, pool.models(trial.members, here) or [here.model])),
         "split": f"val, {units.whole(m.score.n)} examples",
         "runtime": f"{m.runtime}, {m.threads} thread, batch {m.batch}, {m.device}",
         "versions": f"modelopt-studio {_version()}, {versions}, Python {platform.python_version()}",

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.step import STEPS
-from pages.shared import bench, controls, guess, history, pin, work_list
+from pages.shared import bench, controls, guess, history, pin, pool, work_list
 from pages.shared.copy_link import copy_link
 
 
@@ -73,6 +73,7 @@ def _undo(title: str) -> None:
 
 def _reset(step: Any) -> None:
     controls.reset(step)
+    pool.reset(step.__name__)
     guess.forget()
     st.rerun()
 

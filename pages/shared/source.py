@@ -9,7 +9,9 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.step import Step
 from pages.shared import pin
-from pages.shared.trial import Setting
+from pages.shared.bench import Bench
+from pages.shared.pin import Pin
+from pages.shared.trial import Setting, origin
 
 
 def draw(setting: Setting) -> None:
@@ -35,21 +37,34 @@ def draw(setting: Setting) -> None:
 def python(setting: Setting) -> str:
     """A program that measures what the cards show."""
     here, pinned = setting.bench, pin.current(setting.bench)
-    lines = [
-        "import modelopt_core as mo",
-        "",
-        f"w = mo.workload({here.workload.name!r})",
-        f"model = mo.baseline({here.workload.name!r}, {here.model_name!r})",
-        f"step = {call(setting.step)}",
-        "small = step.apply(model, w)",
-    ]
+    lines = ["import modelopt_core as mo", "", f"w = mo.workload({here.workload.name!r})"]
     against = "model"
-    if pinned.steps or pinned.model_name != here.model_name:
+    if setting.members:
+        best = setting.members.index(origin(here, setting.members))
+        lines += ["members = [", *(f"    {_made(here, member)}," for member in setting.members), "]"]
+        lines += [
+            f"step = {call(setting.step)}",
+            "small = step.apply(members, w)",
+            f"model = members[{best}]  # the best",
+        ]
+    else:
+        lines.append(f"model = {_made(here, Pin(here.model_name, ()))}")
+        lines += [f"step = {call(setting.step)}", "small = step.apply(model, w)"]
+    if pin.chosen(here, pinned):
         against = "pinned"
-        lines.append(f"pinned = mo.baseline({here.workload.name!r}, {pinned.model_name!r})")
-        lines += [f"pinned = {call(step)}.apply(pinned, w)" for step in pinned.steps]
+        lines.append(f"pinned = {_made(here, pinned)}")
     lines.append(f"print(mo.measure(small, w, baseline={against}, runtime={here.runtime!r}, device={here.device!r}))")
     return "\n".join(lines)
+
+
+def _made(here: Bench, pinned: Pin) -> str:
+    """mo.baseline('digits', 'cnn'), or mo.Prune(…).apply(mo.baseline('digits', 'cnn'), w)"""
+    made = f"mo.baseline({here.workload.name!r}, {pinned.model_name!r})"
+    for step in pinned.steps:
+        fields = type(step).model_fields
+        told = ", ".join(f"{name}={value!r}" for name, value in step if value != fields[name].default)
+        made = f"mo.{step.name}({told}).apply({made}, w)"
+    return made
 
 
 def call(step: Step) -> str:
@@ -63,4 +78,8 @@ def command(setting: Setting) -> str:
     here = setting.bench
     more = "" if here.runtime == "onnx" else f" --runtime {here.runtime}"
     more += "" if here.device == "cpu" else f" --device {here.device}"
-    return f"modelopt run recipe.json --workload {here.workload.name} --model {here.model_name}{more}"
+    if any(member.steps for member in setting.members):
+        return "# Members with steps of their own: use the program above."
+    models = [member.model_name for member in setting.members] or [here.model_name]
+    asked = "".join(f" --model {name}" for name in models)
+    return f"modelopt run recipe.json --workload {here.workload.name}{asked}{more}"

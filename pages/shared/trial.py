@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from torch import nn
 
 import modelopt_core as mo
 from modelopt_core import identity, recipe, turns
-from modelopt_core.events import Note
+from modelopt_core.events import Note, Report, silent
 from modelopt_core.measure import Comparison, Measurement, Predictions
-from modelopt_core.step import Transform
+from modelopt_core.recipe import Point
+from modelopt_core.step import Step
 from modelopt_core.sweep import SWEEPER, Sweep
-from pages.shared import pin, work
+from pages.shared import pin, pool, work
 from pages.shared.bench import Bench
+from pages.shared.handle import Handle
+from pages.shared.pin import Pin
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A step on the bench's model; known before anything is measured."""
+    """A step on the bench's model, or on members that it makes one; known before anything is measured."""
 
     bench: Bench
-    step: Transform
+    step: Any
+    members: tuple[Pin, ...] = field(default=(), kw_only=True)
+
+    @property
+    def subject(self) -> str:
+        """What the step works on: cnn, or cnn + mlp."""
+        return " + ".join(pool.names(self.members)) if self.members else self.bench.model_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +65,27 @@ class Trial(Setting):
         return before, after
 
 
-def start(bench: Bench) -> Measurement:
-    """The bench's model as it came."""
-    return mo.measure(bench.model, bench.workload, runtime=bench.runtime, device=bench.device)
+def origin(bench: Bench, members: Sequence[Pin] = ()) -> Pin:
+    """What a result is held against where nothing is pinned: the model as it came, or the best of the members.
+
+    Of members with one score, the one with the fewest multiply–accumulates.
+    """
+    if not members:
+        return Pin(bench.model_name, ())
+    found = [_measured(bench, member.model(bench)) for member in members]
+    return members[min(range(len(found)), key=lambda i: (-found[i].score.value, found[i].macs))]
 
 
-def measure(bench: Bench, step: Transform) -> Trial:
+def start(bench: Bench, members: Sequence[Pin] = ()) -> Measurement:
+    """The bench's model as it came, or the best of the members."""
+    return _measured(bench, origin(bench, members).model(bench))
+
+
+def measure(bench: Bench, step: Step, members: tuple[Pin, ...] = ()) -> Trial:
     """Apply the step and measure it against the pinned baseline. Somebody waits: the background stands still.
 
     A step that lasts is not for here, unless its result is kept: see work.py.
     """
-    model, workload, runtime, device = bench.model, bench.workload, bench.runtime, bench.device
     notes: list[str] = []
 
     def listen(event: object) -> None:
@@ -72,37 +93,57 @@ def measure(bench: Bench, step: Transform) -> Trial:
             notes.append(event.text)
 
     with turns.waiting():
-        start, result = mo.run((step,), [model], workload, runtime=runtime, device=device, report=listen)
+        came = origin(bench, members)
         pinned = pin.current(bench)
-        before = pinned.model(bench)
-        reference = mo.measure(before, workload, runtime=runtime, device=device)
-        found = mo.measure(result.model, workload, runtime=runtime, device=device, baseline=before)
-        compared = mo.compare(before, result.model, workload, runtime=runtime, device=device)
+        if not pin.chosen(bench, pinned):
+            pinned = came
+        first, before, after = came.model(bench), pinned.model(bench), _applied(bench, step, members, listen)
+        start, on_curve = _measured(bench, first), _measured(bench, after, first)
+        reference, found = _measured(bench, before), _measured(bench, after, before)
+        compared = mo.compare(before, after, bench.workload, runtime=bench.runtime, device=bench.device)
     return Trial(
         bench=bench,
         step=step,
+        members=members,
         before=before,
-        after=result.model,
+        after=after,
         reference=reference,
         measurement=found,
-        start=start.measurement,
-        on_curve=result.measurement,
+        start=start,
+        on_curve=on_curve,
         comparison=compared,
-        against=pinned.label,
+        against=f"{pinned.label}, the best member" if pinned is came and members else pinned.label,
         notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def sweep(bench: Bench, step: Transform, field: str) -> Sweep:
-    """The response curve of one knob, all else as in `step`: asked for once, measured in the background."""
+def sweep(setting: Setting, handle: Handle) -> Sweep[Point]:
+    """The response curve of one knob, all else as in the setting: asked for once, measured in the background."""
+    bench, step, members = setting.bench, setting.step, setting.members
     if step.lasts:
-        return work.curve(bench, step, field)
-    anchored = step.changed(**{field: type(step).model_fields[field].default})
-    key = identity.digest(identity.key(bench.model), anchored.name, anchored.model_dump_json(), field,
+        return work.curve(bench, step, handle.name)
+    anchored = handle.at(handle.knob.low)
+    keys = [identity.key(model) for model in pool.models(members, bench) or [bench.model]]
+    key = identity.digest(*keys, anchored.name, anchored.model_dump_json(), handle.name,
                           bench.workload.data_hash, bench.runtime, bench.device)  # fmt: skip
-    total = len(step.knob(field).values(recipe.CURVE_POINTS))
+    return SWEEPER.request(key, len(handle.knob.values(recipe.CURVE_POINTS)), lambda: _curve(setting, handle))
 
-    def measured() -> object:
-        return mo.curve(anchored, field, bench.model, bench.workload, runtime=bench.runtime, device=bench.device)
 
-    return SWEEPER.request(key, total, measured)  # type: ignore[arg-type]
+def _curve(setting: Setting, handle: Handle) -> Iterator[Point]:
+    """Measured points, coarse to fine, against the model as it came or the best member."""
+    bench, members = setting.bench, setting.members
+    first = origin(bench, members).model(bench)
+    for value in handle.knob.values(recipe.CURVE_POINTS):
+        turns.pause()
+        yield Point(value, _measured(bench, _applied(bench, handle.at(value), members), first))
+
+
+def _applied(bench: Bench, step: Step, members: Sequence[Pin], report: Report = silent) -> nn.Module:
+    if isinstance(step, mo.Combine):
+        return step.apply(pool.models(members, bench), bench.workload, report=report)
+    assert isinstance(step, mo.Transform)
+    return step.apply(bench.model, bench.workload, report=report)
+
+
+def _measured(bench: Bench, model: nn.Module, against: nn.Module | None = None) -> Measurement:
+    return mo.measure(model, bench.workload, runtime=bench.runtime, device=bench.device, baseline=against)

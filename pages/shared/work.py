@@ -16,6 +16,7 @@ import streamlit as st
 from torch import nn
 
 from modelopt_core import jobs
+from modelopt_core.cache import Store
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job
 from modelopt_core.jobs.grid import anchored, response
@@ -28,6 +29,7 @@ from pages.shared import owner, work_view
 from pages.shared.bench import Bench
 
 POLL_S = 0.5
+WATCHED = Store(max_bytes=256)  # counted, not weighed; whoever is not among them reads its events again
 POINTS, SEEDS = (6, 12, 34), (1, 3, 5)
 
 
@@ -188,9 +190,24 @@ def _told() -> Iterator[None]:
 
 
 def mine() -> list[Job]:
-    """This browser's jobs, the latest first; the same objects through a session, since they remember what they read."""
-    watched: dict[str, Job] = st.session_state.setdefault("jobs.watched", {})
-    return [watched.setdefault(job.id, job) for job in jobs.list(owner.token())]
+    """This browser's jobs, the latest first, but for damaged ones."""
+    return [job for job in map(_known, jobs.list(owner.token())) if _sound(job)]
+
+
+def _known(job: Job) -> Job:
+    """The Job object that has read the events of this folder before, and reads on."""
+    found: Job = WATCHED.get(job.path, lambda: job, lambda _: 1)
+    return found
+
+
+def _sound(job: Job) -> bool:
+    """Can its events be read, and is its recipe one?"""
+    steps = job.plan.recipe.get("steps")
+    whole = isinstance(steps, list) and steps and all(isinstance(step, dict) and "step" in step for step in steps)
+    try:
+        return bool(whole and job.state)
+    except ModelOptError:
+        return False
 
 
 def steps(job: Job) -> Sequence[Step]:

@@ -1,0 +1,25 @@
+"""Cascade: the cheap model first, the dear one in doubt."""
+
+import modelopt_core as mo
+from modelopt_core.measure import Measurement
+from pages.combining import cost, early, stages
+from pages.shared import frame
+
+
+def note(step: mo.Cascade, found: Measurement) -> str:
+    """What the latency is a mean of."""
+    return "latency and MACs: the mean over val; each way through the stages is timed by itself"
+
+
+frame.page(
+    frame.Technique(
+        step=mo.Cascade,
+        knob="threshold",
+        question="How sure is sure enough? Where do the early answers begin to cost score?",
+        note=note,
+        pool={"mnist": ("mlp30", "lenet300", "lenet5"), "digits": ("mlp", "cnn")},
+        settle=stages.settle,
+        tabs={"Stages": stages.draw, "Cost": cost.draw, "Early and wrong": early.draw},
+        order=("Stages", "Cost", "Early and wrong"),
+    )
+)

@@ -1,0 +1,1 @@
+"""What the pages Ensemble and Cascade have of their own."""

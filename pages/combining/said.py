@@ -1,0 +1,55 @@
+"""What the members said on val: the arithmetic of these pages begins with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from modelopt_core import identity
+from modelopt_core.cache import STORE
+from modelopt_core.ensemble import judged
+from modelopt_core.measure import stacked
+from pages.shared import pool
+from pages.shared.trial import Trial
+
+T = TypeVar("T")
+
+
+def log_probabilities(trial: Trial) -> Any:
+    """A tensor (members, examples of val, classes)."""
+    here = trial.bench
+    return stacked(pool.models(trial.members, here), here.workload, runtime=here.runtime, device=here.device)
+
+
+def truth(trial: Trial) -> Any:
+    """The targets of val, (examples,)."""
+    return trial.bench.workload.val.targets
+
+
+def answers(trial: Trial) -> tuple[Any, Any]:
+    """(members, examples): what each member answers, and 1 where that is right."""
+    chosen = log_probabilities(trial).argmax(2)
+    return chosen, (chosen == truth(trial)).int()
+
+
+def judge(trial: Trial, weights: Sequence[float]) -> tuple[float, float]:
+    """(log loss, score) on val of the members with these weights, under the trial's rule."""
+    return judged(log_probabilities(trial), weights, trial.step.rule, trial.bench.workload, truth(trial))
+
+
+def kept(trial: Trial, what: str, make: Callable[[], T]) -> T:
+    """What takes longer than drawing it is computed once for these members."""
+    here = trial.bench
+    keys = [identity.key(model) for model in pool.models(trial.members, here)]
+    return STORE.get(("members", what, *keys, here.workload.data_hash, here.runtime, here.device), make)
+
+
+def gates(trial: Trial) -> tuple[Any, Any]:
+    """Of a cascade, (stages, examples): how sure each stage is of its answer, and the answer's score."""
+    here, step = trial.bench, trial.step
+
+    def make() -> tuple[Any, Any]:
+        models = pool.models(trial.members, here)
+        return step.sure(log_probabilities(trial), step.temperatures(models, here.workload)), answers(trial)[1].float()
+
+    return kept(trial, f"gates {step.confidence} {step.calibrate}", make)

@@ -1,0 +1,92 @@
+"""The tab Stages: who leaves where, as a Sankey diagram, and a threshold a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from modelopt_core.cascade import Flow, flow
+from pages.combining import said
+from pages.shared import charts, pool, units
+from pages.shared.bench import Bench
+from pages.shared.trial import Trial
+
+THRESHOLDS, THRESHOLD = "Cascade.thresholds", "Cascade.threshold"
+STEP = 0.001
+
+
+def settle(here: Bench) -> None:
+    """As many thresholds as stages that may stop."""
+    state, n = st.session_state, len(pool.current("Cascade", here))
+    if state.get(THRESHOLDS) and len(state[THRESHOLDS]) != n - 1:
+        state[THRESHOLDS] = ()
+
+
+def happened(trial: Trial) -> Flow:
+    """What the stages did with val."""
+    return flow(*said.gates(trial), trial.step.limits(len(trial.members)))
+
+
+def draw(trial: Trial) -> None:
+    """Left the flow, right the thresholds."""
+    names, found = pool.names(trial.members), happened(trial)
+    diagram, limits = st.columns([3, 2], gap="large")
+    with diagram:
+        _sankey(names, found)
+    with limits:
+        _limits(trial, names)
+        _table(names, found)
+
+
+def _sankey(names: Sequence[str], found: Flow) -> None:
+    n, at = len(found.at), len(names)
+    told = [f"{name}<br>{units.whole(reached)}" for name, reached in zip(names, found.reached, strict=True)]
+    links = []  # (from, to, examples, colour)
+    for i in range(at):
+        right = round(found.left[i] * found.stage_scores[i])
+        links += [(i, at, right, "score"), (i, at + 1, found.left[i] - right, "lost")]
+        if i + 1 < at:
+            links.append((i, i + 1, found.reached[i + 1], "muted"))
+    right = sum(count for _, to, count, _ in links if to == at)
+    told += [f"right<br>{units.whole(right)}", f"wrong<br>{units.whole(n - right)}"]
+    fig = charts.sankey(told, [link for link in links if link[2]])
+    charts.draw(fig, "flow-chart", f"Of {n} examples of val, {found.left[0]} leave at {names[0]}")
+
+
+def _table(names: Sequence[str], found: Flow) -> None:
+    st.dataframe(
+        [
+            {"stage": name, "reached": reached, "left": left, "right of those": units.percent(score) if left else ""}
+            for name, reached, left, score in zip(names, found.reached, found.left, found.stage_scores, strict=True)
+        ],
+        hide_index=True,
+        key="stages-table",
+        alt="Examples that reached and left each stage",
+    )
+
+
+def _limits(trial: Trial, names: Sequence[str]) -> None:
+    """A threshold a stage; left alone, all follow the Dial."""
+    limits = trial.step.limits(len(names))
+    for i, (name, limit) in enumerate(zip(names[:-1], limits, strict=True)):
+        key = f"Cascade.threshold.{i}"
+        st.session_state[key] = float(limit)
+        st.number_input(
+            f"{name} stops where it is at least so sure", 0.0, 1.0, step=STEP, format="%.4f", key=key,
+            on_change=_moved, args=(i, key, tuple(limits)),
+        )  # fmt: skip
+    own = bool(trial.step.thresholds)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("Follow the Dial", on_click=take, args=((),), disabled=not own, key="Cascade.follow")
+        st.caption("A threshold of its own for each stage: the Dial waits." if own else "All stages follow the Dial.")
+
+
+def take(thresholds: tuple[float, ...]) -> None:
+    """Callback: these thresholds from now on; none: the Dial's for all."""
+    st.session_state[THRESHOLDS] = thresholds
+    st.rerun()
+
+
+def _moved(at: int, key: str, limits: tuple[float, ...]) -> None:
+    take(tuple(float(st.session_state[key]) if i == at else limit for i, limit in enumerate(limits)))

@@ -1,0 +1,32 @@
+"""Ensemble: several models answer together."""
+
+import modelopt_core as mo
+from modelopt_core.measure import Measurement
+from pages.combining import diversity, doubt, reliability, weights
+from pages.shared import frame
+
+
+def note(step: mo.Ensemble, found: Measurement) -> str:
+    """What an ensemble costs."""
+    return "every member with a weight runs for every example; one without is left out"
+
+
+frame.page(
+    frame.Technique(
+        step=mo.Ensemble,
+        knob="weights",
+        question="How much should one member count? Where do the others stop helping?",
+        note=note,
+        pool={"mnist": ("lenet300", "lenet300-1", "lenet300-2", "lenet300-3", "lenet300-4")},
+        turn=weights.turn,
+        extra=("dial",),
+        settle=weights.settle,
+        tabs={
+            "Weights": weights.draw,
+            "Diversity": diversity.draw,
+            "Calibration": reliability.draw,
+            "Doubt": doubt.draw,
+        },
+        order=("Weights", "Diversity", "Calibration", "Doubt"),
+    )
+)

@@ -1,0 +1,133 @@
+"""The pool: the models that a page makes one of. Shipped ones, and variants that the user has released, as recipes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+from torch import nn
+
+import modelopt_core as mo
+from modelopt_core.errors import ModelOptError
+from pages.shared import address, history, pin
+from pages.shared.bench import Bench, one_of
+from pages.shared.pin import Pin
+
+MOST = 8  # members; more are not seen on one screen
+ABOUT = "Shipped models, and what you have released on the other pages. Their order is the order in which you add them."
+Defaults = Mapping[str, Sequence[str]]  # workload → names of models
+
+
+def key(page: str) -> str:
+    """Where the session keeps the page's pool, as text."""
+    return f"{page}.members"
+
+
+def prepare(page: str, here: Bench, defaults: Defaults) -> None:
+    """Take over what the URL says, and put the pool at one that this workload has."""
+    address.take("members", key(page), lambda text: _text(_parsed(text, here)))
+    try:
+        found = _parsed(st.session_state.get(key(page), ""), here)
+    except ModelOptError:
+        found = ()  # another workload's
+    if not found:
+        names = defaults.get(here.workload.name, here.workload.models[:2])
+        st.session_state[key(page)] = _text([Pin(name, ()) for name in names])
+
+
+def reset(page: str) -> None:
+    """The page's first pool again."""
+    st.session_state.pop(key(page), None)
+
+
+def current(page: str, here: Bench) -> tuple[Pin, ...]:
+    """The members, in order."""
+    return _parsed(st.session_state[key(page)], here)
+
+
+def models(members: Sequence[Pin], here: Bench) -> list[nn.Module]:
+    """The members as modules; made once, the core keeps them."""
+    return [member.model(here) for member in members]
+
+
+def names(members: Sequence[Pin]) -> list[str]:
+    """What charts and tables call the members: cnn, cnn · Prune 0.3; the second of a name is cnn (2)."""
+    told: list[str] = []
+    for member in members:
+        name = " · ".join([member.model_name, *(history.short(step) for step in member.steps)])
+        again = sum(other == name or other.startswith(f"{name} (") for other in told)
+        told.append(f"{name} ({again + 1})" if again else name)
+    return told
+
+
+def choose(page: str, here: Bench) -> None:
+    """The select of members: every shipped model of the workload and every variant released in this session."""
+    members = current(page, here)
+    held = [_text((member,)) for member in members]
+    released = [Pin(run.model, (run.step,)) for run in history.runs() if run.workload == here.workload.name]
+    offered = [*(Pin(name, ()) for name in here.workload.models), pin.current(here), *released, *members]
+    options = {_text([member]): names([member])[0] for member in offered}
+    widget = f"{key(page)}.select"
+    st.session_state[widget] = held
+    st.multiselect(
+        "Members", list(options), key=widget, max_selections=MOST, format_func=lambda text: options.get(text, text),
+        help=ABOUT, on_change=_chosen, args=(page, widget),
+    )  # fmt: skip
+
+
+def _chosen(page: str, widget: str) -> None:
+    """Callback: the new pool, in the order in which it was chosen."""
+    chosen = st.session_state.get(widget) or []
+    if len(chosen) < 2:
+        address.tell("At least 2 models make a pool; add another before you take one away.")
+        return
+    items = [item for text in chosen for item in _items(text)]
+    st.session_state[key(page)] = _join(items)
+
+
+def _text(members: Sequence[Pin]) -> str:
+    """cnn,mlp; with variants JSON: ["cnn",{"on":"mlp","steps":[{"step":"Prune","ratio":0.3}]}]"""
+    items: list[Any] = []
+    for member in members:
+        steps = [{"step": step.name, **step.model_dump(mode="json", exclude_defaults=True)} for step in member.steps]
+        items.append({"on": member.model_name, "steps": steps} if steps else member.model_name)
+    return _join(items)
+
+
+def _join(items: Sequence[Any]) -> str:
+    plain = all(isinstance(item, str) for item in items)
+    return ",".join(items) if plain else json.dumps(items, separators=(",", ":"))
+
+
+def _items(text: str) -> list[Any]:
+    """The pool's text as a list of names and of mappings."""
+    if not text.startswith("["):
+        return [name for name in text.split(",") if name]
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ModelOptError("members is no JSON list; write members=cnn,mlp") from None
+    return list(found)
+
+
+def _parsed(text: str, here: Bench) -> tuple[Pin, ...]:
+    """The pool that a text names; ModelOptError for what is no model of the workload or no quick step."""
+    items = _items(text)
+    if len(items) == 1:
+        raise ModelOptError("a pool of 1 member is too small; at least 2 are needed")
+    if len(items) > MOST:
+        raise ModelOptError(f"a pool of {len(items)} members is too large; at most {MOST} are allowed")
+    return tuple(_member(item, here) for item in items)
+
+
+def _member(item: Any, here: Bench) -> Pin:
+    name, steps = (item.get("on"), item.get("steps")) if isinstance(item, dict) else (item, [])
+    made = mo.from_json(json.dumps({"steps": steps}))
+    for step in made:
+        if not isinstance(step, mo.Transform) or step.lasts:
+            raise ModelOptError(f"a member is made of quick steps on one model, not of {step.name}")
+    if len(made) > pin.MOST_STEPS:
+        raise ModelOptError(f"a member of {len(made)} steps is too long; at most {pin.MOST_STEPS} are allowed")
+    return Pin(one_of(f"{here.workload.name} model", str(name), here.workload.models), made)

@@ -1,0 +1,82 @@
+"""The bars of the file, on every shipped model at every width, with the recipe and the score in it."""
+
+from __future__ import annotations
+
+import pytest
+
+import modelopt_core as mo
+from benchmarks.size import broken, quantized
+from modelopt_core import codec, grid
+from modelopt_core.codec import header
+from modelopt_core.estimate import Estimate
+from modelopt_core.quantize.step import BITS
+from modelopt_core.spec import Spec
+from modelopt_core.zoo import zoo_index
+from tests.test_codec import QUANTIZED, same_bits
+
+NAMES = sorted(zoo_index())
+
+
+def test_every_shipped_model_is_tried() -> None:
+    assert {"digits/cnn", "docstrings/bag", "mnist/lenet5", "mnist/mlp1200"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_at_every_width(name: str) -> None:
+    for bits in BITS:
+        model, note = quantized(name, bits, "tensor" if bits % 2 else "channel")
+        data = codec.encode(model, note)
+        assert broken(model, data) == [], f"{bits} bits"
+        again = codec.decode(data)
+        assert same_bits(model, again), f"{bits} bits"
+        assert again.note == note
+
+
+@pytest.mark.parametrize("name", ["digits/cnn", "docstrings/textcnn", "mnist/lenet300"])
+@pytest.mark.parametrize("ratio", [0.5, 0.9, 0.99])
+def test_pruned_and_quantized(name: str, ratio: float) -> None:
+    model, note = quantized(name, 4, "tensor", ratio)
+    data = codec.encode(model, note)
+    assert broken(model, data) == []
+    again = codec.decode(data)
+    assert same_bits(model, again)
+    assert all(grid.codes(m) is not None for m in again.modules() if isinstance(m, QUANTIZED))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        mo.Quantize(bits=4, per="group", group=32),
+        mo.Quantize(bits=4, scheme="affine"),
+        mo.Quantize(bits=3, scheme="codebook"),
+    ],
+    ids=lambda step: step.label,
+)
+def test_other_points(step: mo.Quantize) -> None:
+    model = step.apply(mo.baseline("digits", "cnn"), mo.workload("digits"))
+    data = codec.encode(model)
+    assert broken(model, data) == []
+    assert same_bits(model, codec.decode(data))
+
+
+def test_a_long_recipe_is_a_short_header() -> None:
+    """Ten steps with all their fields: over 1,500 characters of JSON; the bar for the whole header is 512 bytes."""
+    steps: list[mo.Step] = [mo.Prune(granularity="channel", ratio=0.4), mo.Finetune(epochs=8, lr=2e-3, augment=True)]
+    steps += [mo.Prune(granularity="weight", ratio=r, rounds=4, recovery="fine-tuned") for r in (0.5, 0.8, 0.9, 0.95)]
+    steps += [mo.Quantize(bits=3, per="tensor", observer="mse"), mo.Finetune(epochs=5, keep_grid=True)] * 2
+    note = {"recipe": [{"step": step.name, **step.model_dump(mode="json")} for step in steps]}
+    head = header.encode(Spec("lenet5", (), (1, 28, 28)), note, {})
+    assert len(str(note)) > 1500
+    assert len(head) < 400
+    assert header.decode(head, version=2) == (Spec("lenet5", (), (1, 28, 28)), note, {})
+
+
+def test_recipe_and_score_travel() -> None:
+    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    recipe = (mo.Quantize(bits=4),)
+    stage = mo.run(recipe, [model], w)[-1]
+    note = codec.decode(codec.encode(stage.model, mo.provenance(recipe, stage.measurement, seed=0))).note
+    assert note["recipe"] == [{"step": "Quantize", **recipe[0].model_dump(mode="json")}]
+    score = Estimate(**{name: note["score"][name] for name in ("value", "low", "high", "n", "how")})
+    assert score.value == pytest.approx(stage.measurement.score.value, abs=1e-6)
+    assert (note["score"]["metric"], note["score"]["split"], note["seed"]) == ("accuracy", "val", 0)
