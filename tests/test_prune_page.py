@@ -59,7 +59,6 @@ def test_ratios_live_in_the_link_the_table_and_the_history(root: Any) -> None:
     assert card(app) != first
     assert "ratios" not in app.query_params
     assert table(app)["ratio"].isna().all()
-    app.run()
     app.button("undo").click().run()
     assert card(app) == first
     assert table(app)["ratio"].dropna().to_dict() == {"conv1": 0.5, "fc1": 0.1}
