@@ -21,7 +21,9 @@ def back(data: bytes, shape: tuple[int, int], block: int, alphabet: int) -> np.n
 
 def test_the_curve_is_the_logistic_one() -> None:
     exact = [adaptive.ONE / (1 + math.exp(-x / 256)) for x in range(-2047, 2048)]
-    assert max(abs(adaptive._squash(x) - e) for x, e in zip(range(-2047, 2048), exact, strict=True)) < 6
+    assert (
+        max(abs(adaptive._squash(x) - e) for x, e in zip(range(-2047, 2048), exact, strict=True)) < 16
+    )  # straight lines
     assert all(abs(adaptive._squash(adaptive.STRETCH[p]) - p) <= 4 for p in range(1, adaptive.ONE))
 
 

@@ -1,8 +1,8 @@
 """Codes of a small quantized weight, coded with a model that learns while it codes: slower, and shorter.
 
-Every code is first "the usual one or not", then, bit by bit, which of the others. Each such bit is foretold from several
-contexts (its row, its column, its neighbours), the forecasts are mixed by weights that learn too, and an arithmetic
-coder writes it. There is no table. All arithmetic is in whole numbers, the same on every machine.
+Every code is first "the usual one or not", then, bit by bit, which of the others. Each such bit is foretold from
+several contexts (its row, its column, its neighbours), the forecasts are mixed by weights that learn too, and an
+arithmetic coder writes it. There is no table. All arithmetic is in whole numbers, the same on every machine.
 
 Source: Mahoney, Adaptive Weighing of Context Models for Lossless Data Compression, Florida Tech. CS-2005-16 (mixing,
 and the tables of lpaq); Wiedemann et al., DeepCABAC, arXiv 1907.11900 (contexts for weights).

@@ -108,8 +108,8 @@ def _floats(reader: Reader, n: int) -> Tensor:
 
 def _codes(reader: Reader, like: Tensor, levels: int, flags: int) -> NDArray[np.int32]:
     if flags & ADAPTIVE:
-        rows, shape = _matrix(like).shape, like.shape
-        return decode_adaptive(reader, *rows, _block(like), levels + 2).reshape(shape)
+        rows, columns = _matrix(like).shape
+        return decode_adaptive(reader, rows, columns, _block(like), levels + 2).reshape(like.shape)
     read = _decode_gaps if flags & GAPS else decode_symbols
     return read(reader, like.numel(), levels + 2).reshape(like.shape)
 
