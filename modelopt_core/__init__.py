@@ -25,8 +25,9 @@ __all__ = [  # noqa: F405
     "Cascade", "Combine", "Comparison", "Distill", "Ensemble", "Estimate", "Finetune", "Fuse", "Gap", "Measurement",
     "ModelOptError", "Outputs", "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe", "Registry",
     "Split", "Stage", "Step", "Transform", "Workload",
-    "baseline", "compare", "compile", "curve", "export_onnx", "export_safetensors", "from_json", "gap", "layers",
-    "load", "measure", "predictions", "provenance", "run", "save", "sensitivity", "soften", "to_json", "workload",
+    "agreement", "allocate", "baseline", "compare", "compile", "curve", "export_onnx", "export_safetensors",
+    "from_json", "gap", "layers", "load", "measure", "predictions", "provenance", "run", "save", "sensitivity",
+    "soften", "to_json", "widths", "workload",
 ]  # fmt: skip
 
 

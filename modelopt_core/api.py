@@ -2,6 +2,7 @@
 """The public names of the package, gathered. Users write `import modelopt_core as mo`; see the package's docstring."""
 
 import modelopt_core.workloads  # registers them
+from modelopt_core.agreement import agreement
 from modelopt_core.cascade import CONFIDENCES, Cascade
 from modelopt_core.codec import load, save
 from modelopt_core.distill import LOSSES, Distill, Gap, gap, soften
@@ -15,7 +16,7 @@ from modelopt_core.fuse import MERGES, Fuse
 from modelopt_core.layers import layers
 from modelopt_core.measure import Comparison, Measurement, Predictions, compare, measure, predictions
 from modelopt_core.prune import CRITERIA, Prune, sensitivity
-from modelopt_core.quantize import OBSERVERS, ROUNDINGS, Quantize
+from modelopt_core.quantize import OBSERVERS, ROUNDINGS, Quantize, allocate, widths
 from modelopt_core.recipe import Point, Recipe, Stage, curve, from_json, provenance, run, to_json
 from modelopt_core.registry import Registry
 from modelopt_core.runtime import compile

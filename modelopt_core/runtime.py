@@ -1,4 +1,4 @@
-"""Running a model: PyTorch as it is, or ONNX Runtime, on integers where the weights lie on an 8-bit grid."""
+"""Running a model: PyTorch as it is, or ONNX Runtime, on integers where the weights lie on an 8- or 4-bit grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from modelopt_core import export, int8, turns
+from modelopt_core import export, int4, int8, turns
 from modelopt_core.composite import Composite
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.workload import Workload
@@ -32,7 +32,7 @@ UNWANTED = ["WeightBiasQuantization"]  # it rounds a float layer between integer
 class Compiled:
     """A model that is ready to run: call it with inputs (b, *shape), NumPy or torch, for logits (b, K) on the CPU.
 
-    label says what really runs; integer, whether any layer does so on int8; reasons, why each other layer does not.
+    label says what really runs; integer, whether any layer does so on integers; reasons, why each other layer does not.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -54,7 +54,8 @@ def compile(
 
     runtime: "onnx" (ONNX Runtime on the CPU) or "eager" (PyTorch on any device that it finds here).
     A convolution or linear layer whose weight lies on an 8-bit grid runs on integers under "onnx", its activation
-    ranges taken from train examples. ModelOptError for a runtime or device that is not there.
+    ranges taken from train examples; so does a linear layer on a 4-bit grid, its inputs rounded as they come.
+    ModelOptError for a runtime or device that is not there.
     """
     if runtime not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)
@@ -143,9 +144,14 @@ def _onnx(model: nn.Module, workload: Workload, threads: int) -> Compiled:
     if weights:
         graph, integer = int8.integer_graph(graph, weights, lambda g, names: _activations(g, names, workload))
         reasons |= dict.fromkeys(weights.keys() - integer, "its activations or its bias do not fit")
-    label = "ONNX Runtime int8" if integer else "ONNX Runtime float32"
-    if integer and reasons:
-        label += f" ({len(integer)} of {len(integer) + len(reasons)} layers)"
+    grids, unfit = int4.weights(model)
+    graph, narrow = int4.four_bit_graph(graph, model, grids) if grids else (graph, set())
+    reasons = {name: why for name, why in (reasons | unfit).items() if name not in narrow}
+    kinds = [kind for kind, layers in (("int8", integer), ("4-bit", narrow)) if layers]
+    label = f"ONNX Runtime {' and '.join(kinds) or 'float32'}"
+    if kinds and reasons:
+        count = len(integer) + len(narrow)
+        label += f" ({count} of {count + len(reasons)} layers)"
     session = _session(graph, threads, careful=bool(integer) and _saturates())
     kind = np.dtype(str(workload.example.dtype).removeprefix("torch."))
 
@@ -153,7 +159,7 @@ def _onnx(model: nn.Module, workload: Workload, threads: int) -> Compiled:
         feed = inputs.detach().cpu().numpy().astype(kind, copy=False)
         return torch.from_numpy(session.run(None, {export.INPUT: feed})[0])
 
-    return Compiled(run, "onnx", label, threads, integer=bool(integer), reasons=tuple(reasons.items()))
+    return Compiled(run, "onnx", label, threads, integer=bool(kinds), reasons=tuple(reasons.items()))
 
 
 def _session(graph: onnx.ModelProto, threads: int, careful: bool = False) -> onnxruntime.InferenceSession:

@@ -12,7 +12,7 @@ def bars(_: mo.Quantize) -> layer_table.Bars:
 
 def note(step: mo.Quantize, found: Measurement) -> str:
     """Which kernels ran: integer ones, some of both, or floats that lie on a grid."""
-    if "int8" in found.runtime:
+    if "int8" in found.runtime or "4-bit" in found.runtime:
         return "" if found.score.how == "measured" else "integer kernels ran, but not in every layer"
     return f"no integer kernel for {step.bits} bit{'s' if step.bits > 1 else ''}: stored small, runs at float speed"
 

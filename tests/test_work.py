@@ -221,6 +221,18 @@ def test_a_curve_can_be_ordered_and_stopped(root: Path, home: Path, monkeypatch:
     assert (job.path / jobs.COMMANDS).read_text().strip() == '{"command":"cancel"}'
 
 
+@pytest.mark.parametrize("recipe", [{}, {"steps": []}, {"steps": 3}, {"steps": [3]}, {"steps": [{"step": "Gone"}]}])
+def test_a_damaged_job_leaves_the_others(root: Path, home: Path, done: Job, recipe: dict[str, Any]) -> None:
+    with living(home, point={"value": "x"}, state={"state": "done"}) as job:
+        plan = job.plan.model_copy(update={"recipe": recipe})
+        (job.path / plans.FILE).write_text(plan.model_dump_json())
+    with living(home, point={"value": "x", "seed": 0}, state={"state": "done"}):
+        pass
+    app = open_page(root)
+    assert "mo-score" in texts(app)
+    assert not app.warning
+
+
 def jobs_list() -> None:
     """The rows of the sidebar's list, alone on a page."""
     from pages.shared import work, work_list

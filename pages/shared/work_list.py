@@ -12,13 +12,24 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job, watch
 from pages.shared import bench, controls, history, units, work, work_view
 
+EVERY_S = 2.0
 MOST = 12  # shown; older ones still give their results
 
 
 def draw(pages: Mapping[str, Any]) -> None:
     """A button with the list behind it, once there are jobs. pages: title → page, which are named like their steps."""
-    found = work.mine()
-    running = sum(not job.ended for job in found)
+    running = _running()
+    st.fragment(_list, key="jobs", run_every=EVERY_S if running else None)(pages, running)
+
+
+def _running() -> int:
+    return sum(not job.ended for job in work.mine())
+
+
+def _list(pages: Mapping[str, Any], had: int) -> None:
+    found, running = work.mine(), _running()
+    if had and not running:
+        st.rerun()  # ends the polling
     label = f"Jobs: {running} running" if running else "Jobs"
     icon = f":material/{'progress_activity' if running else 'checklist'}:"
     about = "Long work of this browser."

@@ -1,0 +1,70 @@
+"""Bits per layer: the knapsack against brute force, and the budget in bytes of the real file."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import modelopt_core as mo
+from modelopt_core import codec
+from modelopt_core.quantize.mixed import front
+
+
+def test_front_by_hand():
+    """Two layers of two widths. Of the four choices (3, 9) is beaten by (3, 6), and (4, 8) by both: two are left."""
+    states = front([[(1, 5.0), (2, 1.0)], [(1, 4.0), (2, 5.0)]])
+    assert [(s.size, s.cost) for s in states] == [(2, 9.0), (3, 5.0)]
+    assert [s.picks for s in states] == [(0, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_front_is_brute_forces(layers, seed):
+    """The least cost under every budget that matters, over all choices."""
+    draw = np.random.default_rng(seed)
+    options = [[(int(draw.integers(0, 30)), float(draw.integers(0, 9))) for _ in range(4)] for _ in range(layers)]
+    states = front(options)
+    totals = [tuple(map(sum, zip(*picks, strict=True))) for picks in product(*options)]
+    for budget in range(30 * layers):
+        best = min((cost for size, cost in totals if size <= budget), default=None)
+        fit = [s.cost for s in states if s.size <= budget]
+        assert (min(fit) if fit else None) == best
+    for state in states:
+        chosen = [options[i][pick] for i, pick in enumerate(state.picks)]
+        assert (state.size, state.cost) == tuple(map(sum, zip(*chosen, strict=True)))
+
+
+def test_the_file_keeps_the_budget():
+    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    step = mo.Quantize(observer="mse")
+    even = codec.sizes(step.changed(bits=3).apply(model, w)).size_bytes
+    found = mo.allocate(model, w, step, budget_bytes=even)
+    small = found.apply(model, w)
+    assert codec.sizes(small).size_bytes <= even
+    assert {layer for layer, _ in found.layer_bits} == {"fc1", "fc2", "fc3"}
+    drop = mo.compare(mo.allocate(model, w, step, budget_bytes=10**6).apply(model, w), model, w).delta.value
+    assert abs(drop) < 0.01
+
+
+def test_the_drop_is_tolerated_and_measured_together():
+    w, model, said = mo.workload("digits"), mo.baseline("digits", "mlp"), []
+    found = mo.allocate(model, w, mo.Quantize(observer="mse"), tolerated_drop=0.02, tried=(2, 4, 8), report=said.append)
+    assert mo.compare(model, found.apply(model, w), w).delta.value >= -0.02
+    assert {bits for _, bits in found.layer_bits} <= {2, 4, 8}
+    assert [event.step for event in said] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, "give budget_bytes or tolerated_drop, one of the two"),
+        ({"budget_bytes": 1, "tolerated_drop": 0.1}, "give budget_bytes or tolerated_drop, one of the two"),
+        ({"budget_bytes": 100}, r"a file of 100 bytes is too small: [\d,]+ are the least; raise it"),
+        ({"tolerated_drop": -0.5}, "no choice of widths keeps the score within -0.5; allow a larger drop"),
+        ({"tolerated_drop": 0.1, "tried": (2, 12)}, "12 bits are not allowed; choose from 1 to 8 and 16"),
+    ],
+)
+def test_bad_input_is_one_line(given, text):
+    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    with pytest.raises(mo.ModelOptError, match=text):
+        mo.allocate(model, w, mo.Quantize(), **{"tried": (2, 8), **given})
