@@ -255,8 +255,8 @@ def main() -> None:
         f"\n## Cascade {' → '.join(STAGES)}, batch 1\n\nThresholds on the margin, the cheapest of those that score on "
         "val as the large model, or best. Bound: one-sided 95 % limit of the errors that it makes more (bar: 10). "
         f"Ratios are of the large model alone: median (quartiles) of turns of {CHUNK} test images; ceiling: if the "
-        "first stage answered everything, CPU time. ONNX Runtime, one thread. Where other programs run, the CPU time tells "
-        "what the wall clock of an idle machine would.\n"
+        "first stage answered everything, CPU time. ONNX Runtime, one thread. Where other programs run, the CPU time "
+        "tells what the wall clock of an idle machine would.\n"
     )
     heads = ("weights, score on val", "thresholds", "leave at", "errors, large", "errors, cascade", "bound", "MACs ×",
              "wall clock ×", "CPU time ×", "ceiling ×")  # fmt: skip
