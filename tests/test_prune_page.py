@@ -54,9 +54,11 @@ def test_ratios_live_in_the_link_the_table_and_the_history(root: Any) -> None:
     expected = mo.Prune(ratio=0.3, ratios={"conv1": 0.5, "fc1": 0.1}, frozen=("conv2",))
     assert app.session_state["runs"][-1].step == expected
     first = card(app)
+    assert "the Dial moves nothing" in html(app)
     app.session_state[KEYS["ratios"]] = ()
     app.run()
     assert card(app) != first
+    assert "the Dial moves nothing" not in html(app)
     assert "ratios" not in app.query_params
     assert table(app)["ratio"].isna().all()
     app.button("undo").click().run()
@@ -114,6 +116,8 @@ def test_fine_tune_is_offered_and_starts_nothing(root: Any) -> None:
     assert app.session_state[KEYS["recovery"]] == "fine-tuned"
     assert app.button("work-run").label == "Run"
     assert table(app).index.tolist() == ["conv1", "conv2", "fc1"]  # ratios can be set before anything is run
+    app.button("undo").click().run()
+    assert app.session_state[KEYS["recovery"]] == "norms"
 
 
 def test_the_contest_is_drawn_with_its_sentence(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,8 +164,8 @@ def test_the_articles_example_in_one_click(root: Any) -> None:
     app.button("article").click().run()
     assert not app.exception
     assert lines(app) == []
-    shown = {name: app.query_params[name] for name in ("workload", "model", "granularity", "ratios", "frozen")}
-    assert shown == {"workload": "mnist", "model": "article", "granularity": "weight", "ratios": "conv1:0.5",
+    shown = {name: app.query_params[name] for name in ("workload", "model", "granularity", "ratio", "frozen")}
+    assert shown == {"workload": "mnist", "model": "article", "granularity": "weight", "ratio": "0.5",
                      "frozen": "conv2,fc"}  # fmt: skip
     assert app.session_state["runs"][-1].measurement.nonzero == mo.measure(
         mo.baseline("mnist", "article"), mo.workload("mnist")
