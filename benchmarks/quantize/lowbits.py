@@ -26,28 +26,33 @@ EXAMPLES = 512
 LEDGER = "quantize-lowbits"
 
 
+ABOUT = f"""\
+Symmetric grids, a scale a channel, {EXAMPLES} training images, {len(DRAWS)} calibration draws. Each rounding has the
+observer that does best on val with draw 1. Test score in %, mean and range over draws; recovered: of what nearest
+loses, with Student's 95 % interval over draws; won : lost against nearest and p by McNemar, for the draw with the
+largest p; output error: mean over layers of the squared error relative to the outputs, on test inputs; the longest
+seconds.
+"""
+
+
 def table() -> Iterator[str]:
     """Markdown: a row for each net and number of bits; McNemar per draw on test, Holm over all of them."""
     found = [measured(net, bits) for net, bits in product(NETS, (2, 3))]
     yield f"## Two and three bits: {CANDIDATE} against nearest\n"
-    yield (
-        f"Symmetric grids, a scale a channel, {EXAMPLES} training images, {len(DRAWS)} calibration draws. Each rounding has\n"
-        "the observer that does best on val with draw 1. Test score in %, mean and range over draws; recovered: of what\n"
-        "nearest loses, with Student's 95 % interval over draws; won : lost against nearest and p by McNemar, for the draw\n"
-        "with the largest p; output error: mean over layers of the squared error relative to the outputs, on test inputs;\n"
-        "the longest seconds for a net.\n"
-    )
+    yield ABOUT
     yield "| net | bits | float | nearest | gptq | recovered | won : lost | p | after Holm | output error | s |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|"
     for r, significant in zip(found, holm([r["p"] for r in found]), strict=True):
         scores, shares = r["scores"], np.array(r["recovered"])
         half = stats.t.ppf(0.975, len(shares) - 1) * shares.std(ddof=1) / np.sqrt(len(shares))
-        yield (
-            f"| mnist/{r['net']} | {r['bits']} | {r['float']:.2f} | {r['nearest']:.2f} ({r['near']}) | {np.mean(scores):.2f}, "
-            f"{min(scores):.2f} – {max(scores):.2f} ({r['ours']}) | {100 * shares.mean():.0f} ± {100 * half:.0f} % "
-            f"| {r['won']} : {r['lost']} | {r['p']:.1e} | {'significant' if significant else 'not significant'} "
-            f"| {r['error'][0]:.4f} → {r['error'][1]:.4f} | {r['s']:.1f} |"
-        )
+        cells = [
+            f"mnist/{r['net']}", r["bits"], f"{r['float']:.2f}", f"{r['nearest']:.2f} ({r['near']})",
+            f"{np.mean(scores):.2f}, {min(scores):.2f} – {max(scores):.2f} ({r['ours']})",
+            f"{100 * shares.mean():.0f} ± {100 * half:.0f} %", f"{r['won']} : {r['lost']}", f"{r['p']:.1e}",
+            "significant" if significant else "not significant",
+            f"{r['error'][0]:.4f} → {r['error'][1]:.4f}", f"{r['s']:.1f}",
+        ]  # fmt: skip
+        yield f"| {' | '.join(map(str, cells))} |"
 
 
 def measured(net: str, bits: int) -> dict[str, Any]:
@@ -72,7 +77,8 @@ def measured(net: str, bits: int) -> dict[str, Any]:
     worst = max(pairs, key=lambda p: p.p)
     ledger.append(
         LEDGER, net=net, bits=bits, near=near.observer, ours=ours.observer, float=score(before), nearest=score(nearest),
-        scores=scores, recovered=[(s - score(nearest)) / lost for s in scores], won=worst.won, lost=worst.lost, p=worst.p,
+        scores=scores, recovered=[(s - score(nearest)) / lost for s in scores],
+        won=worst.won, lost=worst.lost, p=worst.p,
         error=[output_error(model, plain, w.test.inputs), float(np.mean(errors))], s=max(seconds),
     )  # fmt: skip
     return ledger.rows(LEDGER, net=net, bits=bits)[-1]

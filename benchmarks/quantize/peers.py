@@ -35,16 +35,19 @@ EXAMPLES = 512
 LEDGER = "quantize-peers"
 
 
+ABOUT = """\
+Same checkpoints, bits and granularity. Weights only: linear layers, ours with `gptq` on 512 training examples
+and the observer that does best on val. int8: the graph that each makes, in ONNX Runtime, calibrated on 512 training
+examples. Test score in %; won : lost and p by McNemar, ours against theirs; Holm over all cells.
+"""
+
+
 def table() -> Iterator[str]:
     """Markdown: every cell; McNemar on test, Holm over all cells."""
     found = [row for net in NETS for row in measured(net)]
     pairs = [Pair(row["won"], row["lost"], row["n"]) for row in found]
     yield f"## Peers: torchao {version('torchao')}, ONNX Runtime {version('onnxruntime')}, NNCF {version('nncf')}\n"
-    yield (
-        "Same checkpoints, bits and granularity. Weights only: linear layers, ours with `gptq` on 512 training examples and\n"
-        "the observer that does best on val. int8: the graph that each makes, in ONNX Runtime, calibrated on 512 training\n"
-        "examples. Test score in %; won : lost and p by McNemar, ours against theirs; Holm over all cells.\n"
-    )
+    yield ABOUT
     yield "| net | peer | setting | float | theirs | ours | won : lost | p | ours, after Holm |"
     yield "|---|---|---|--:|--:|--:|--:|--:|---|"
     for row, p, significant in zip(found, pairs, holm([p.p for p in pairs]), strict=True):
