@@ -8,7 +8,11 @@ from pages.shared import address, bench, pin, sidebar
 
 PAGES = {
     "": [st.Page("pages/home.py", title="Home", default=True)],
-    "Optimize": [st.Page("pages/prune.py", title="Prune"), st.Page("pages/quantize.py", title="Quantize")],
+    "Optimize": [
+        st.Page("pages/prune.py", title="Prune"),
+        st.Page("pages/quantize.py", title="Quantize"),
+        st.Page("pages/distill.py", title="Distill"),
+    ],
     "Combine": [st.Page("pages/ensemble.py", title="Ensemble"), st.Page("pages/cascade.py", title="Cascade")],
 }
 
@@ -27,8 +31,11 @@ try:
     here = bench.prepare()
     pin.take(here)
     address.own({})
-    sidebar.draw(here, PAGES, page)
-    page.run()
+    place = sidebar.draw(here, PAGES, page)
+    try:
+        page.run()
+    finally:
+        sidebar.buttons(place, page.title)
     address.write()
     address.tell_notes()
 except ModelOptError as error:

@@ -64,11 +64,11 @@ def mutants(data: bytes, n: int, seed: int = SEED) -> Iterator[bytes]:
 def files() -> dict[str, Callable[[], bytes]]:
     """Kinds of file that are damaged, by name."""
 
-    def made(*steps: mo.Transform) -> bytes:
+    def made(*steps: mo.Transform, adaptive: bool = False) -> bytes:
         w, model = mo.workload("digits"), mo.baseline("digits", "cnn")
         for step in steps:
             model = step.apply(model, w)
-        return codec.encode(model, {"recipe": [step.name for step in steps]})
+        return codec.encode(model, {"recipe": [step.name for step in steps]}, adaptive=adaptive)
 
     pruned = mo.Prune(ratio=0.9, granularity="weight")
     return {
@@ -76,6 +76,7 @@ def files() -> dict[str, Callable[[], bytes]]:
         "mopt-sparse": lambda: made(pruned),
         "mopt-grid": lambda: made(mo.Quantize(bits=4)),
         "mopt-gaps": lambda: made(pruned, mo.Quantize(bits=3, per="tensor", observer="mse")),
+        "mopt-adaptive": lambda: made(pruned, mo.Quantize(bits=3, per="tensor", observer="mse"), adaptive=True),
         "mopt-fine": lambda: made(mo.Quantize(bits=16, scheme="affine", per="group")),
         "mopt-codebook": lambda: made(mo.Quantize(bits=3, scheme="codebook")),
     }

@@ -91,7 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
     with Bar(sys.stderr) as bar:
         stages = mo.run(recipe, pool, workload, report=bar, **how)
     for path in arguments.save:
-        _export(path, stages[-1], workload, mo.provenance(recipe, stages[-1].measurement, **how, model=names))
+        _export(
+            path,
+            arguments.adaptive,
+            stages[-1],
+            workload,
+            mo.provenance(recipe, stages[-1].measurement, **how, model=names),
+        )
     if arguments.json:
         asked = {
             "modelopt": __version__,
@@ -194,6 +200,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="keep the last model as .mopt, .onnx or .safetensors; may be repeated",
     )
+    one.add_argument(
+        "--adaptive", action="store_true", help="a small model's .mopt file about 5 %% shorter, and slower"
+    )
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
     one.set_defaults(command=run)
 
@@ -223,7 +232,7 @@ def _check_files(paths: Sequence[str], several: bool) -> None:
         raise ModelOptError("--save writes one model, and the recipe leaves several; give one --model")
 
 
-def _export(path: str, stage: Stage, workload: Workload, note: Mapping[str, object]) -> None:
+def _export(path: str, adaptive: bool, stage: Stage, workload: Workload, note: Mapping[str, object]) -> None:
     import modelopt_core as mo
 
     if path.endswith(".onnx"):
@@ -231,7 +240,7 @@ def _export(path: str, stage: Stage, workload: Workload, note: Mapping[str, obje
     elif path.endswith(".safetensors"):
         mo.export_safetensors(stage.model, path)
     else:
-        mo.save(stage.model, path, note)
+        mo.save(stage.model, path, note, adaptive=adaptive)
 
 
 def _table(stages: Iterable[Stage]) -> str:

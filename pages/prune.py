@@ -2,7 +2,7 @@
 
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
-from pages.pruning import article, criteria, layers, ratios, recovery, removed, sensitivity
+from pages.pruning import article, criteria, layers, ratios, recovery, removed, sensitivity, weights
 from pages.shared import frame
 
 
@@ -29,7 +29,7 @@ frame.page(
             "norms": "re-estimate",
             "fine-tuned": "fine-tune",
         },
-        aside=("rounds", "schedule", "epochs", "lr", "batch_size"),
+        aside=("rounds", "schedule", "epochs", "lr", "batch_size", "augment"),
         settle=ratios.settle,
         strip=recovery.draw,
         tabs={"Removed": removed.draw},
@@ -37,8 +37,9 @@ frame.page(
             "Layers": layers.draw,
             "Criteria": criteria.draw,
             "Sensitivity": sensitivity.draw,
+            "Weights": weights.draw,
             "Article": article.draw,
         },
-        order=("Layers", "Criteria", "Sensitivity", "Removed", "Article"),
+        order=("Layers", "Criteria", "Sensitivity", "Weights", "Removed", "Article"),
     )
 )

@@ -80,3 +80,18 @@ def test_recipe_and_score_travel() -> None:
     score = Estimate(**{name: note["score"][name] for name in ("value", "low", "high", "n", "how")})
     assert score.value == pytest.approx(stage.measurement.score.value, abs=1e-6)
     assert (note["score"]["metric"], note["score"]["split"], note["seed"]) == ("accuracy", "val", 0)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.9])
+def test_the_adaptive_coder_earns_its_keep(ratio: float) -> None:
+    """The same bits in fewer bytes; what a slider shows stays the static file."""
+    model, note = quantized("digits/cnn", 3, "tensor", ratio)
+    plain, short = codec.encode(model, note), codec.encode(model, note, adaptive=True)
+    assert len(short) < 0.99 * len(plain)
+    assert same_bits(model, codec.decode(short))
+    assert codec.sizes(model).size_bytes == len(codec.encode(model))
+
+
+def test_a_large_model_is_not_coded_adaptively() -> None:
+    model, note = quantized("mnist/lenet300", 3, "tensor")
+    assert codec.encode(model, note, adaptive=True) == codec.encode(model, note)

@@ -10,6 +10,7 @@ import torch
 from scipy.special import entr, softmax
 
 import modelopt_core as mo
+from modelopt_core.distill import telling
 from modelopt_core.distill.gap import closed
 
 
@@ -107,3 +108,13 @@ def test_a_temperature_that_is_none_is_named(temperature: float) -> None:
 def test_labels_of_other_examples_are_refused() -> None:
     with pytest.raises(mo.ModelOptError, match=r"logits \(2, 3\) and labels \(1,\) must be \(N, K\) and \(N,\)"):
         mo.soften(torch.zeros(2, 3), torch.tensor([0]), 1.0)
+
+
+def test_telling_examples_are_mostly_unsure_ones() -> None:
+    """Logits (0, x): the larger |x|, the surer."""
+    x = torch.tensor([5.0, 0.1, 3.0, 0.2, 4.0, 1.0, 2.0, 0.3])
+    logits, labels = torch.stack([torch.zeros(8), x], dim=1), torch.tensor([0, 1] * 4)
+    assert telling(logits, 3, labels).tolist() == [1, 3, 0]
+    assert telling(logits, 99, labels, of_class=1).tolist() == [1, 3, 5]  # ranks 0, 1 and 3 of 1, 3, 7, 5
+    assert telling(logits, 1, labels).tolist() == [1]
+    assert telling(logits, 5, labels, of_class=7).tolist() == []

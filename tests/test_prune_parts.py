@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import types
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
-from modelopt_core.prune import Duel, Unit
-from pages.pruning import article, criteria, ratios, removed
+from modelopt_core.prune import Duel, Unit, reveal
+from pages.pruning import article, criteria, picture, ratios, removed, weights
 from pages.pruning.ratios import Own
 from pages.shared import address, controls
 
@@ -119,6 +123,65 @@ def test_shares_removed_by_hand() -> None:
     assert (found.weights, found.macs, found.size) == pytest.approx((0.75, 0.0, -0.1))
     assert removed.theory(0.3, "channel") == pytest.approx(0.51)
     assert removed.theory(0.3, "weight") == 0.3
+
+
+def test_a_layer_is_laid_out_by_hand() -> None:
+    matrix = np.arange(6.0).reshape(3, 2)
+    assert picture.laid_out(matrix).shape == (2, 3)  # the longer side across
+    kernels = np.arange(1.0, 9.0).reshape(2, 1, 2, 2)  # two filters of one input, side by side
+    assert picture.laid_out(kernels).tolist() == [[1, 2, 0, 5, 6], [3, 4, 0, 7, 8]]
+    several = np.ones((2, 3, 1, 1))
+    assert picture.laid_out(several).tolist() == [[1, 0, 1, 0, 1], [0] * 5, [1, 0, 1, 0, 1]]
+    assert picture.laid_out(np.ones((2, 3, 4))).shape == (3, 14)  # one dimension: a tile is a row
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (10, 16), (500, 800), (1200, 1200), (50, 20, 5, 5), (64, 32, 3), (16, 1, 3, 3)]
+)
+def test_a_picture_is_small_and_paints_what_goes(shape: tuple[int, ...]) -> None:
+    draw = np.random.default_rng(0)
+    weight = draw.standard_normal(shape).astype(np.float32)
+    for share in (0.0, 1.0):
+        gone = np.full(shape, bool(share))
+        uri = picture.png(weight, gone, "#102030", "#ff0000")
+        assert len(uri) < 60_000
+        image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA")
+        seen = {pixel[:3] for _, pixel in image.getcolors(2**16) if pixel[3]}
+        assert seen <= ({(255, 0, 0)} if share else {(0x10, 0x20, 0x30)})
+        assert seen
+
+
+def test_a_histogram_by_hand() -> None:
+    values = np.array([0.0, 0.1, 0.9, 1.0], dtype=np.float32)
+    x, stays, goes = weights.histogram(values, values < 0.5)
+    assert (len(x), sum(stays), sum(goes)) == (weights.BINS, 2, 2)
+    assert (goes[0], stays[-1]) == (1, 1)
+
+
+def test_channels_stand_by_score_and_the_cut_between() -> None:
+    scores, goes = np.array([3.0, 1.0, 2.0], dtype=np.float32), np.array([False, True, False])
+    found = weights.ranked(scores, goes, 1.0)
+    assert (found.x, found.goes, found.stays, found.cuts) == ([1, 2, 3], [1, 0, 0], [0, 2, 3], (1.5,))
+    assert found.said == "1 of 3 channels go: those with the lowest scores."
+    assert weights.ranked(scores, np.zeros(3, dtype=bool), None).said == "No channel of this layer goes."
+    many = weights.ranked(np.arange(1201, dtype=np.float32), np.arange(1201) < 600, 599.0)
+    assert len(many.x) <= weights.MOST_BARS
+
+
+@pytest.mark.parametrize(
+    ("step", "title", "cuts"),
+    [
+        (mo.Prune(granularity="weight"), "weight", 2),
+        (mo.Prune(granularity="weight", criterion="hebbian"), "score by hebbian", 1),
+        (mo.Prune(granularity="n:m"), "weight", 0),
+        (mo.Prune(granularity="channel"), "channel, by score", 1),
+        (mo.Prune(granularity="weight", frozen=("conv2",)), "weight", 0),
+    ],
+)
+def test_the_cut_is_drawn_where_there_is_one(step: mo.Prune, title: str, cuts: int) -> None:
+    found = weights.bars(step, reveal(mo.baseline("digits", "cnn"), mo.workload("digits"), step, "conv2"))
+    assert (found.title, len(found.cuts)) == (title, cuts)
+    assert found.said
 
 
 @pytest.mark.mnist

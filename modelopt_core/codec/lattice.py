@@ -1,18 +1,22 @@
 """A quantized weight as bytes: its points (scales and zero points, or a codebook) raw, and its coded whole numbers.
 
 Codes are below `levels`; `levels` stands for a zero that is not one of the points, `levels + 1` for −0.0. Where most
-codes are the same, as after pruning, the gaps between the others are tried too, and the smaller is kept.
+codes are the same, as after pruning, the gaps between the others are tried too, and the smaller is kept. On export the
+adaptive coder may be tried as well.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modelopt_core.codec.adaptive import decode as decode_adaptive
+from modelopt_core.codec.adaptive import encode as encode_adaptive
 from modelopt_core.codec.coded import FLOAT, Coded
 from modelopt_core.codec.places import decode_gaps, encode_gaps
 from modelopt_core.codec.stream import Damaged, Reader, varint
@@ -21,11 +25,12 @@ from modelopt_core.codec.symbols import encode as encode_symbols
 from modelopt_core.grid import Codebook, Grid, Points
 
 MAX_LEVELS = 2**16
-PER_ROW, ONE_ZERO, GROUPED, CENTRED, GAPS = (1 << i for i in range(5))  # flags of a grid; a codebook has GAPS only
+PICTURE = 16
+PER_ROW, ONE_ZERO, GROUPED, CENTRED, GAPS, ADAPTIVE = (1 << i for i in range(6))  # flags; the last two of codebooks too
 
 
-def encode_points(elements: NDArray[np.float32], codes: Tensor, on: Points) -> Coded | None:
-    """elements: (n,), the weight; codes: of its shape. None where its bits would not come back."""
+def encode_points(elements: NDArray[np.float32], codes: Tensor, on: Points, slow: bool = False) -> Coded | None:
+    """elements: (n,), the weight; codes: of its shape; slow: try the adaptive coder. None where bits would change."""
     on, bits = _as_stored(on), elements.view(np.uint32)
     q = codes.cpu().numpy().astype(np.int32)
     q.reshape(-1)[bits == 1 << 31] = on.levels + 1
@@ -35,6 +40,8 @@ def encode_points(elements: NDArray[np.float32], codes: Tensor, on: Points) -> C
     coded, by_gaps = Coded.of(encode_symbols(q.reshape(-1))), _encode_gaps(q.reshape(-1))
     if by_gaps is not None and len(by_gaps.data) < len(coded.data):
         flags, coded = flags | GAPS, by_gaps
+    if slow and len((by_model := encode_adaptive(_matrix(q), _block(q))).data) < len(coded.data):
+        flags, coded = flags & ~GAPS | ADAPTIVE, by_model
     floats = b"".join(n.numpy().astype(FLOAT).tobytes() for n in numbers)
     return (Coded.of(floats=floats) + coded).after(varint(on.levels) + bytes([flags]) + extra)
 
@@ -42,7 +49,7 @@ def encode_points(elements: NDArray[np.float32], codes: Tensor, on: Points) -> C
 def decode_grid(reader: Reader, like: Tensor) -> tuple[Tensor, Grid]:
     """The weight of the shape of `like` that `encode_points` wrote for a grid, and the grid."""
     levels, flags = reader.varint(), reader.take(1)[0]
-    if not 2 <= levels <= MAX_LEVELS or flags >= 2 * GAPS or like.dim() < 1:
+    if not 2 <= levels <= MAX_LEVELS or flags >= 2 * ADAPTIVE or like.dim() < 1:
         raise Damaged(f"a grid of {levels} levels")
     group = reader.varint() if flags & GROUPED else 0
     if flags & GROUPED and group < 1:
@@ -61,7 +68,7 @@ def decode_grid(reader: Reader, like: Tensor) -> tuple[Tensor, Grid]:
 def decode_book(reader: Reader, like: Tensor) -> tuple[Tensor, Codebook]:
     """The weight of the shape of `like` that `encode_points` wrote for a codebook, and the codebook."""
     levels, flags = reader.varint(), reader.take(1)[0]
-    if not 1 <= levels <= MAX_LEVELS or flags not in (0, GAPS):
+    if not 1 <= levels <= MAX_LEVELS or flags not in (0, GAPS, ADAPTIVE):
         raise Damaged(f"a codebook of {levels} values")
     on = Codebook(_floats(reader, levels))
     return _values(_codes(reader, like, levels, flags), on), on
@@ -100,8 +107,21 @@ def _floats(reader: Reader, n: int) -> Tensor:
 
 
 def _codes(reader: Reader, like: Tensor, levels: int, flags: int) -> NDArray[np.int32]:
+    if flags & ADAPTIVE:
+        rows, columns = _matrix(like).shape
+        return decode_adaptive(reader, rows, columns, _block(like), levels + 2).reshape(like.shape)
     read = _decode_gaps if flags & GAPS else decode_symbols
     return read(reader, like.numel(), levels + 2).reshape(like.shape)
+
+
+def _matrix(weight: Any) -> Any:
+    """(R, …) -> (R, C)."""
+    return weight.reshape(len(weight), -1)
+
+
+def _block(weight: Any) -> int:
+    """Columns that belong together: a kernel's, or as many as a small picture has."""
+    return math.prod(weight.shape[2:]) if weight.ndim > 2 else PICTURE
 
 
 def _encode_gaps(q: NDArray[np.int32]) -> Coded | None:

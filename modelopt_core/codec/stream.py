@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modelopt_core.errors import ModelOptError
 
+SLOW = 2**16  # elements of a file that the slow coder may have coded: half a second
 VARINT_BYTES = 5  # 35 bits: more than any length that a file may hold
 
 
@@ -31,6 +32,7 @@ class Reader:
     def __init__(self, data: bytes) -> None:
         self.data = memoryview(data)
         self.place = 0
+        self.slow_left = SLOW
 
     @property
     def left(self) -> int:
@@ -43,6 +45,12 @@ class Reader:
             raise Damaged(f"{size:,} bytes are announced and {self.left:,} are left")
         self.place += size
         return bytes(self.data[self.place - size : self.place])
+
+    def slowly(self, elements: int) -> None:
+        """So many elements will now be read by the slow coder."""
+        self.slow_left -= elements
+        if self.slow_left < 0:
+            raise Damaged(f"more than {SLOW:,} elements are coded the slow way")
 
     def varint(self) -> int:
         """The number that `varint` wrote."""

@@ -25,11 +25,14 @@ RAW, CONSTANT, MASK, GAPS, GRID, BOOK = range(6)
 MODES = ("raw", "constant", "mask", "gaps", "grid", "codebook")
 
 
-def encode(tensor: Tensor, grid_codes: tuple[Tensor, Points] | None = None) -> Coded:
-    """Any tensor of 1-, 2-, 4- or 8-byte elements; grid_codes, from `grid.codes`, when it lies on a grid."""
+def encode(tensor: Tensor, grid_codes: tuple[Tensor, Points] | None = None, slow: bool = False) -> Coded:
+    """Any tensor of 1-, 2-, 4- or 8-byte elements; grid_codes, from `grid.codes`, when it lies on a grid.
+
+    slow: codes may be coded adaptively, see adaptive.py.
+    """
     elements = tensor.detach().cpu().contiguous().numpy().reshape(-1)
     if grid_codes is not None and elements.dtype == FLOAT and len(elements):
-        coded = encode_points(elements, *grid_codes)
+        coded = encode_points(elements, *grid_codes, slow)
         if coded is not None:
             return _record(BOOK if isinstance(grid_codes[1], Codebook) else GRID, coded)
     raw = elements.astype(elements.dtype.newbyteorder("<"), copy=False).tobytes()

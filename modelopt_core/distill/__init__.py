@@ -11,5 +11,6 @@ from modelopt_core.distill.losses import LOSSES as LOSSES
 from modelopt_core.distill.losses import LossContext as LossContext
 from modelopt_core.distill.soften import Softened as Softened
 from modelopt_core.distill.soften import soften as soften
+from modelopt_core.distill.soften import telling as telling
 from modelopt_core.distill.step import Distill as Distill
 from modelopt_core.distill.student import OWN as OWN

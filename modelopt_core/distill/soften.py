@@ -48,3 +48,16 @@ def _alike(p: Tensor, labels: Tensor) -> Tensor:
     summed = torch.zeros(k, k, dtype=p.dtype).index_add_(0, labels, p).fill_diagonal_(0)
     total = summed.sum(dim=1, keepdim=True)
     return torch.where(total > 0, summed / total.clamp(min=torch.finfo(p.dtype).tiny), 0.0)
+
+
+def telling(logits: Tensor, n: int, labels: Tensor, of_class: int | None = None) -> Tensor:
+    """Indices of at most n examples, of one class or of any, that show what softening does: the least sure, some sure.
+
+    logits (N, K), labels (N,). They are spread over the ranks of confidence, cubed: the least sure first.
+    """
+    candidates = torch.arange(len(logits)) if of_class is None else (labels == of_class).nonzero().flatten()
+    if not len(candidates):
+        return candidates
+    order = candidates[log_softmax(logits[candidates], 1.0).amax(dim=1).argsort(stable=True)]
+    at = (torch.linspace(0, 1, min(n, len(order))) ** 3 * (len(order) - 1)).round().long()
+    return order[at.unique()]

@@ -6,19 +6,20 @@ makes the file smaller and nothing faster. Removing whole channels leaves a smal
 `criteria` says what counts as important, `stats` gathers what criteria look at, `scores` brings the two together,
 `masks` zeroes weights and `cuts` takes channels out, at once or in `rounds`, `step` is the technique as data. `units`
 says what can be pruned by itself, `sensitivity` asks what each of those can spare, `contest` sets the criteria against
-each other.
+each other, `reveal` looks into one layer.
 """
 
 from modelopt_core.prune.contest import Cell, Duel, Spread, contest, duels, entrants, spreads
 from modelopt_core.prune.criteria import CRITERIA, Stats
 from modelopt_core.prune.cuts import Left, prune_channels
 from modelopt_core.prune.masks import Plan, prune_weights
+from modelopt_core.prune.reveal import Reveal, reveal
 from modelopt_core.prune.scores import Scorer
 from modelopt_core.prune.sensitivity import Sensitivity, sensitivity
 from modelopt_core.prune.step import Prune
 from modelopt_core.prune.units import Unit, units
 
 __all__ = [
-    "CRITERIA", "Cell", "Duel", "Left", "Plan", "Prune", "Scorer", "Sensitivity", "Spread", "Stats", "Unit", "contest",
-    "duels", "entrants", "prune_channels", "prune_weights", "sensitivity", "spreads", "units",
+    "CRITERIA", "Cell", "Duel", "Left", "Plan", "Prune", "Reveal", "Scorer", "Sensitivity", "Spread", "Stats", "Unit",
+    "contest", "duels", "entrants", "prune_channels", "prune_weights", "reveal", "sensitivity", "spreads", "units",
 ]  # fmt: skip

@@ -14,10 +14,10 @@ import streamlit as st
 from pydantic.fields import FieldInfo
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.step import Step
-from pages.shared import address
+from modelopt_core.step import ModelName, Step
+from pages.shared import address, bench
 
-WIDE, CHARACTER = 11.0, 0.62  # rem: a select box, and a letter of a segmented control, for the row's widths
+NARROW, FINE = (10.0, 0.05), 0.001  # a range up to 10 goes by steps of 0.05; a wider one, as of a learning rate, finely
 
 
 def keys(step: type[Step]) -> dict[str, str]:
@@ -121,12 +121,25 @@ def _widget(step: type[Step], name: str, info: FieldInfo, labels: Mapping[str, s
             help=about,
             **how,
         )
+    elif own := next((mark.own for mark in info.metadata if isinstance(mark, ModelName)), ""):
+        st.selectbox(title, (own, *bench.current().workload.models), help=about, width=130, **how)
+    elif annotation is str:
+        st.text_input(title, help=about, width=150, **how)
     elif annotation is bool:
         st.toggle(title, help=about, **how)
     else:
-        low, high = bounds(info)
-        whole = annotation is int
-        st.number_input(title, low, high, step=1 if whole else None, help=about, width=130, **how)
+        _number(title, info, about, how)
+
+
+def _number(title: str, info: FieldInfo, about: str, how: Mapping[str, Any]) -> None:
+    """A whole number by ones; another by steps that suit its range, written as short as it can be."""
+    kind: type = int if info.annotation is int else float
+    low, high = (None if limit is None else kind(limit) for limit in bounds(info))
+    if kind is int:
+        st.number_input(title, low, high, step=1, help=about, width=130, **how)
+    else:
+        step = NARROW[1] if high is not None and high <= NARROW[0] else FINE
+        st.number_input(title, low, high, step=step, format="%g", help=about, width=130, **how)
 
 
 def _keep_known(key: str, choices: list[Any], info: FieldInfo) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.errors import ModelOptError
+from modelopt_core.estimate import Estimate
 from modelopt_core.measure import Measurement
 from modelopt_core.step import Knob, Step
 from pages.shared import (
@@ -54,8 +55,9 @@ class Technique:
     labels: names of choices on the screen where they differ from the core's; aside: fields behind a button; tabs:
     title → what draws a tab of the page's own while it is open; always: such tabs that need no measured setting;
     order: of Layers and these, if not as they come; settle: makes what the session holds fit the bench; strip: what
-    stands below the Dial in every view, unless Learn still asks; pool: workload → the models that a step of several
-    begins with; turn: what the Dial turns where that is no field; extra: names in the link beside the step's fields.
+    stands below the Dial in every view, unless Learn still asks; reference: a score that the curve is compared with;
+    pool: workload → the models that a step of several begins with; turn: what the Dial turns where that is no field;
+    extra: names in the link beside the step's fields.
     """
 
     step: type[Step]
@@ -71,6 +73,7 @@ class Technique:
     order: tuple[str, ...] = ()
     settle: Callable[[bench.Bench], None] = lambda _: None
     strip: Callable[[trials.Setting], None] | None = None
+    reference: Callable[[trials.Setting], tuple[Estimate, str] | None] = lambda _: None
     pool: pools.Defaults | None = None
     turn: Callable[[Any, bench.Bench], handles.Handle] | None = None
     extra: tuple[str, ...] = ()
@@ -180,6 +183,7 @@ def _cards(technique: Technique) -> None:
         trial = _trial(technique)
         if trial is None:
             work.panel(bench.current(), controls.current(technique.step))
+            history.note(technique.name, controls.keys(technique.step))
             return
         note = technique.note(trial.step, trial.measurement)
         cards.draw(trial, note, big=trial.bench.view == "present", asking=_asking(technique))
@@ -209,6 +213,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
             unit=handle.unit or technique.unit,
             height=HEIGHTS[here.view],
             question=PLACE if here.view == "learn" else None,
+            reference=technique.reference(technique.setting(here)),
             progress=sweep.progress,
             on_release=lambda: _released(technique, key),
         )
@@ -278,7 +283,7 @@ def _tabs(technique: Technique) -> None:
             drawn[title] = partial(show, trial or setting)
         titles = technique.order or ("Layers", *technique.tabs, *technique.always)
         names = [*titles, "Examples", "Source", "Numbers"]
-        first = "Source" if view == "learn" else "Layers" if "Layers" in names else names[0]
+        first = "Source" if view == "learn" else titles[0]
         tabs = st.tabs(names, key=f"tabs-{technique.name}-{view}", default=first, on_change="rerun")
         for tab, title in zip(tabs, names, strict=True):
             if tab.open:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from html import escape
 
 import streamlit as st
+from torch import Tensor, nn
 
 import modelopt_core as mo
+from modelopt_core import identity
+from modelopt_core.cache import STORE
 from modelopt_core.layers import Layer
 from pages.shared import units
 from pages.shared.trial import Trial
@@ -44,8 +47,8 @@ BITS = Bars("bits a weight", lambda a, b: bits(b) / FLOAT_BITS, lambda a, b: f"{
 def draw(trial: Trial, bars: Bars) -> None:
     """The table as HTML: the bars come from data, the texts are escaped."""
     example = trial.bench.workload.example
-    before = mo.layers(trial.bench.model, example)
-    after = {layer.name: layer for layer in mo.layers(trial.after, example)}
+    before = _layers(trial.bench.model, example)
+    after = {layer.name: layer for layer in _layers(trial.after, example)}
     rows = "".join(_row(old, after[old.name], bars) for old in before if old.name in after)
     sums = [sum(layer.nonzero for layer in found) for found in (before, after.values())]
     macs = [sum(layer.macs for layer in found) for found in (before, after.values())]
@@ -56,6 +59,11 @@ def draw(trial: Trial, bars: Bars) -> None:
         f"<tbody>{rows}<tr><td>all</td><td></td><td></td>"
         f'<td class="mo-number">{_pair(*sums)}</td><td class="mo-number">{_pair(*macs)}</td></tr></tbody></table></div>'
     )
+
+
+def _layers(model: nn.Module, example: Tensor) -> list[Layer]:
+    """The model's layers; counting them runs it once, so they are kept."""
+    return STORE.get(("layers", identity.key(model)), lambda: mo.layers(model, example))
 
 
 def _count(before: int, after: int) -> str:

@@ -13,8 +13,8 @@ from pages.shared import bench, controls, guess, history, pin, pool, work_list
 from pages.shared.copy_link import copy_link
 
 
-def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> None:
-    """pages: section title → its pages; page: the one that is open."""
+def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> Any:
+    """pages: section title → its pages; page: the one that is open. Returns the place that `buttons` fills."""
     with st.sidebar:
         bench.choose(here)
         bench.run_settings()
@@ -26,10 +26,16 @@ def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> No
                 persist_state="session", on_change=guess.forget,
                 help="Learn asks and explains, Tune is dense, Present is large.",
             )  # fmt: skip
-            step = STEPS[page.title].function if page.title in STEPS else None
-            st.fragment(_buttons, key="history")(page.title, step)
+            place = st.container()
             copy_link("copy-link")
             _pinned(here)
+    return place
+
+
+def buttons(place: Any, title: str) -> None:
+    """Undo and Reset of the page, once it is drawn: it has noted by then what there is to undo."""
+    with place:
+        st.fragment(_buttons, key="history")(title, STEPS[title].function if title in STEPS else None)
 
 
 def _navigation(pages: Mapping[str, Sequence[Any]]) -> None:
@@ -42,7 +48,7 @@ def _navigation(pages: Mapping[str, Sequence[Any]]) -> None:
 
 
 def _buttons(title: str, step: Any) -> None:
-    """Undo and Reset; their callbacks rerun the whole page, this fragment alone would not show what they did."""
+    """Their callbacks rerun the whole page, this fragment alone would not show what they did."""
     with st.container(horizontal=True):
         st.button(
             "Undo",

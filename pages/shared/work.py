@@ -15,7 +15,7 @@ from typing import Any
 import streamlit as st
 from torch import nn
 
-from modelopt_core import jobs
+from modelopt_core import jobs, measured
 from modelopt_core.cache import Store
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job
@@ -39,8 +39,9 @@ def kept(here: Bench, step: Step) -> bool:
 
 
 def at_hand(models: Sequence[nn.Module], workload: Workload, step: Step) -> bool:
-    """Is the result of a step that lasts kept in memory or in the folder of one of this browser's jobs?"""
-    return jobs.recall(step.key(models, workload), owner.token())
+    """Is the result of a step that lasts kept in memory, in the folder of one of this browser's jobs, or shipped?"""
+    key = step.key(models, workload)
+    return jobs.recall(key, owner.token()) or measured.recall(key)
 
 
 def apply(step: Transform, model: nn.Module, workload: Workload) -> nn.Module:
@@ -51,9 +52,13 @@ def apply(step: Transform, model: nn.Module, workload: Workload) -> nn.Module:
 
 
 def curve(here: Bench, step: Transform, field: str) -> Known:
-    """What this browser's jobs know of the response curve of a step that lasts."""
-    mine = [job for job in _mine(here) if anchored(job.plan, step, field) and job.plan.runtime == here.runtime]
-    return Known(response(mine, step, field), next((job for job in mine if job.plan.grid), None), field)
+    """What this browser's jobs know of the response curve of a step that lasts, and what came with the project."""
+    same = here.device == "cpu"  # where jobs measure
+    mine = [j for j in _mine(here) if same and j.plan.runtime == here.runtime and anchored(j.plan, step, field)]
+    points = {point.value: point for point in response(mine, step, field)}
+    if here.runtime == "onnx" and (shipped := measured.curve(step, field, here.model, here.workload)):
+        points |= {point.value: point for point in shipped.points}  # of more seeds
+    return Known(list(points.values()), next((job for job in mine if job.plan.grid), None), field)
 
 
 class Known(Sweep[Point]):
@@ -85,7 +90,7 @@ def panel(here: Bench, step: Step) -> None:
     if job is None or job.state in ("done", "cancelled"):  # done, and its file is gone
         with _panel(here), _row("work-row"):
             st.html(work_view.idle(step, _latest_like(here, step)))
-            _run_button("Run", "play_arrow", _run, here, step, primary=True)
+            _run_button("Run", "play_arrow", run, here, step, primary=True)
     else:
         ended = job.ended
         st.fragment(_running, key="work", run_every=None if ended else POLL_S)(here, step, job, ended)
@@ -93,6 +98,8 @@ def panel(here: Bench, step: Step) -> None:
 
 def curve_row(here: Bench, step: Transform, field: str) -> None:
     """Under the Dial of a step that lasts: have the whole curve measured, or stop that."""
+    if here.device != "cpu":
+        return
     job = curve(here, step, field).job
     with _row("curve-row"):
         if job and not job.ended:
@@ -123,7 +130,7 @@ def _running(here: Bench, step: Step, job: Job, had_ended: bool) -> None:
         with _row("work-row"):
             st.html(work_view.said(job))
             if job.ended:
-                _run_button("Start again", "restart_alt", _run, here, step)
+                _run_button("Start again", "restart_alt", run, here, step)
             _buttons(job, "work")
         work_view.progress(job)
 
@@ -158,7 +165,7 @@ def _row(key: str) -> Any:
     return st.container(horizontal=True, vertical_alignment="center", key=key)
 
 
-def _run(here: Bench, step: Step) -> None:
+def run(here: Bench, step: Step) -> None:
     """Callback: begin the job of one setting."""
     with _told():
         jobs.start((step,), [here.model_name], here.workload.name, owner=owner.token(), runtime=here.runtime)

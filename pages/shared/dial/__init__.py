@@ -10,7 +10,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import streamlit as st
 from streamlit.components.v2.get_bidi_component_manager import get_bidi_component_manager
@@ -18,6 +18,9 @@ from streamlit.components.v2.manifest_scanner import ComponentConfig, ComponentM
 
 from modelopt_core.errors import ModelOptError
 from pages.shared.dial.columns import Points, Row, point, to_columns
+
+if TYPE_CHECKING:
+    from modelopt_core.estimate import Estimate
 
 __all__ = ["dial", "point"]
 
@@ -52,6 +55,7 @@ def dial(
     height: int = 270,
     question: str | None = None,
     progress: tuple[int, int] | None = None,
+    reference: tuple[Estimate, str] | None = None,
     alt: str | None = None,
     on_release: Callable[[], None] | None = None,
 ) -> float:
@@ -80,6 +84,7 @@ def dial(
         height: of the plot in pixels. From 420 the text grows too: for the view Present.
         question: view Learn. Asked in place of the curves until the first release; the guess stays marked.
         progress: (done, total) while the grid is measured; None or done == total hides it.
+        reference: a score that the curve is to be compared with, and what to call it: a band across the plot.
         alt: sentence for a screen reader in place of the one made from the points.
         on_release: called before the rerun that a release causes.
 
@@ -112,12 +117,19 @@ def dial(
             "columns": columns,
             "baseline_bytes": baseline["size_bytes"],
             "progress": progress,
+            "reference": band(*reference) if reference else None,
             "question": question,
             "alt": alt or summary(label, symbol, columns),
             "plotly": plotly_url(),
         },
     )
     return held
+
+
+def band(score: Estimate, name: str) -> tuple[float, float, float, str]:
+    """A score in [0, 1] as the browser draws it: low, value and high in per cent, and its name."""
+    low, value, high = (round(100 * x, 2) for x in (score.low, score.value, score.high))
+    return low, value, high, name
 
 
 class _Knob:

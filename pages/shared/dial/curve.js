@@ -124,6 +124,20 @@ function fullRange(data) {
   return data.scale === "log" ? [Math.log10(data.low), Math.log10(data.high)] : [data.low, data.high];
 }
 
+/** What the score is to be beaten or reached, as a band across the plot: [low, value, high] in %, and its name. */
+function reference(data, theme, font) {
+  if (!data.reference) return {};
+  const [low, value, high, text] = data.reference;
+  const across = { xref: "paper", x0: 0, x1: 1, layer: "below" };
+  return {
+    shapes: [
+      { ...across, type: "rect", y0: low, y1: high, fillcolor: theme.muted, opacity: 0.16, line: { width: 0 } },
+      { ...across, type: "line", y0: value, y1: value, line: { color: theme.muted, width: 1.5, dash: "dash" } },
+    ],
+    annotations: [{ xref: "paper", x: 1, xanchor: "right", y: high, yanchor: "bottom", text, showarrow: false, font }],
+  };
+}
+
 function layout(data, theme, top, scale, hidden) {
   const edge = margins(scale);
   const font = { family: theme.font, size: 12.5 * scale, color: theme.muted };
@@ -133,6 +147,7 @@ function layout(data, theme, top, scale, hidden) {
     ? { tickvals: data.ticks.map((t) => t[0]), ticktext: data.ticks.map((t) => t[1]) }
     : log ? { dtick: 1, tickformat: "~g" } : { nticks: 12 };
   return {
+    ...(hidden ? {} : reference(data, theme, font)),
     uirevision: "kept", // zoom is the user's; new points don't touch it
     showlegend: false,
     hovermode: hidden ? false : "x unified",

@@ -233,6 +233,7 @@ function frame(dial) {
   const [low, high] = [position(data.low), position(data.high)];
   const share = (position(value) - low) / (high - low);
   const text = `${data.symbol} = ${textOf(data, value)}`;
+  globalThis.dispatchEvent(new CustomEvent("modelopt-dial", { detail: { symbol: data.symbol, value } })); // for who follows
   dial.fill.style.transform = `scaleX(${share})`;
   dial.label.style.transform = `translateX(${dial.railLeft + share * dial.railWidth}px) translateX(-50%)`;
   write(dial.label, text);

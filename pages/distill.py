@@ -1,0 +1,33 @@
+"""Distill: a small network learns from a large one."""
+
+import modelopt_core as mo
+from modelopt_core.measure import Measurement
+from pages.distilling import beside, softened, training
+from pages.shared import frame, layer_table
+
+
+def bars(_: mo.Distill) -> layer_table.Bars:
+    """A student is narrower: its channels."""
+    return layer_table.CHANNELS
+
+
+def note(step: mo.Distill, _: Measurement) -> str:
+    """The temperature changes what is learned, not what runs."""
+    return "temperature and loss change the score only: size and speed are the student's"
+
+
+frame.page(
+    frame.Technique(
+        step=mo.Distill,
+        knob="temperature",
+        question="Where does it teach best? A low temperature hides what the teacher knows, a high one blurs it.",
+        bars=bars,
+        note=note,
+        aside=("epochs", "lr", "batch_size", "student_layer", "teacher_layer"),
+        settle=beside.settle,
+        strip=beside.strip,
+        reference=beside.reference,
+        always={"Softened": softened.draw, "Training": training.draw},
+        order=("Softened", "Training", "Layers"),
+    )
+)

@@ -1,0 +1,104 @@
+"""The page Distill as a script: what ships is at hand, what is not waits for a job, its tabs, hostile links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import modelopt_core as mo
+from modelopt_core import measured
+from pages.distilling import beside
+from pages.shared import bench, controls, units
+from pages.shared.dial import band
+from pages.shared.trial import Setting
+from tests.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
+
+KEYS = controls.keys(mo.Distill)
+
+
+def open_tab(root: Any, tab: str, **url: str) -> AppTest:
+    """The page with one tab open."""
+    app = open_page(root, "distill", **url)
+    app.session_state["tabs-Distill-tune"] = tab
+    app.run()
+    assert not app.exception
+    return app
+
+
+def html(app: AppTest) -> str:
+    return "".join(h.value for h in app.html)
+
+
+def test_the_default_is_at_hand_and_says_where_its_curve_comes_from(root: Any) -> None:
+    app = open_page(root, "distill")
+    assert lines(app) == []
+    assert "mo-score" in card(app)
+    assert "The curve came with the project" in html(app)
+    app.run()
+    assert not app.exception
+
+
+def test_what_nobody_measured_waits_for_run(root: Any) -> None:
+    app = open_page(root, "distill", width="0.35")
+    assert "Not measured" in html(app)
+    assert "The curve came with the project" not in html(app)
+    assert [b.label for b in app.button if b.key == "work-run"] == ["Run"]
+
+
+def test_training_tells_what_the_teacher_was_worth(root: Any) -> None:
+    app = open_tab(root, "Training")
+    gap = mo.gap(mo.Distill(), mo.baseline("digits", "cnn"), mo.workload("digits"), seeds=1)
+    assert gap.share is not None
+    said = html(app)
+    assert f"{100 * gap.share.value:.0f} % of the gap is closed" in said
+    for value in (gap.teacher, gap.alone[0], gap.distilled[0]):
+        assert units.percent(value) in said
+
+
+def test_training_offers_the_student_without_a_teacher(root: Any) -> None:
+    app = open_tab(root, "Training", student="mlp")
+    assert "run-alone" in [b.key for b in app.button]
+
+
+def test_softened_draws_for_any_setting(root: Any) -> None:
+    for url in ({}, {"width": "0.35"}, {"loss": "hint"}, {"workload": "docstrings", "model": "bag"}):
+        app = open_tab(root, "Softened", **url)
+        assert lines(app) == []
+        app.selectbox("softened-class").select_index(2).run()
+        assert not app.exception
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ({"alpha": "2"}, "alpha=2 is not allowed; alpha must be a number ≥ 0 and ≤ 1"),
+        ({"temperature": "0"}, "temperature=0 is not allowed"),
+        ({"temperature": "500"}, "temperature=500 is outside the dial, which goes from 1 to 20"),
+        ({"loss": "<script>"}, "unknown loss '<script>'"),
+    ],
+)
+def test_a_hostile_setting_is_one_line_and_left_out(root: Any, link: dict[str, str], said: str) -> None:
+    app = open_page(root, "distill", **link)
+    assert not app.exception
+    assert any(said in line for line in lines(app))
+    assert "mo-score" in card(app)
+
+
+def test_a_student_of_another_workload_becomes_the_teachers_own(root: Any) -> None:
+    app = open_page(root, "distill", student="lenet5")
+    assert not app.exception
+    assert app.session_state[KEYS["student"]] == "own"
+    app = open_page(root, "distill", student="mlp")
+    assert app.session_state[KEYS["student"]] == "mlp"
+
+
+def test_the_band_is_the_student_without_a_teacher() -> None:
+    w, model = mo.workload("digits"), mo.baseline("digits", "cnn")
+    here = bench.Bench(w, "cnn", model, "onnx", "cpu", "tune")
+    shipped = measured.curve(mo.Distill(), "temperature", model, w)
+    assert shipped is not None
+    assert shipped.beside is not None
+    assert beside.reference(Setting(here, mo.Distill(temperature=9))) == (shipped.beside.score, "without a teacher")
+    assert band(mo.Estimate(0.9, 0.85, 0.951234, 5), "alone") == (85.0, 90.0, 95.12, "alone")
