@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     if arguments[:1] == ["lenet5"]:
         lenet.run([int(arguments[2])] if arguments[1:2] == ["--seed"] else list(lenet.SEEDS))
-        print("\n".join(lenet.report()))
+        print("\n".join(lenet.report()), f"\n\nThe front as a chart: {lenet.chart()}", sep="")
         return
     print(f"{machine()}\n\n| model | bits | pruned | file, bytes | {' | '.join(PARTS)} | codes / entropy | bars |")
     print("|---|--:|--:|" + "--:|" * (len(PARTS) + 2) + "---|")
