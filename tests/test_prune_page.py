@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 import modelopt_core as mo
 from modelopt_core.errors import DataMissing
+from modelopt_core.prune import Unit
 from pages.pruning import article, criteria, ratios
 from tests.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
 
@@ -180,3 +181,20 @@ def test_without_mnist_the_example_is_grey_and_says_why(root: Any, monkeypatch: 
     app = open_tab(root, "Article")
     assert app.button("article").disabled
     assert any("modelopt fetch mnist" in c.value for c in app.caption)
+
+
+def test_edits_of_a_table_that_is_gone_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an undo the browser may send them once more before it knows."""
+    unit = Unit("conv1", ("conv1",), 16)
+    state: dict[str, Any] = {
+        ratios.EDITOR: (("conv1",), ratios.Own(), 2),
+        f"{ratios.EDITOR}.1": {"edited_rows": {0: {"ratio": 0.5}}},
+        f"{ratios.EDITOR}.2": {"edited_rows": {0: {"ratio": 0.7}}},
+        **{key: mo.Prune.model_fields[name].default for name, key in KEYS.items()},
+    }
+    monkeypatch.setattr(ratios.st, "session_state", state)
+    monkeypatch.setattr(ratios.st, "rerun", lambda: None)
+    ratios._edited(f"{ratios.EDITOR}.1", [unit], ratios.Own())
+    assert state[KEYS["ratios"]] == ()
+    ratios._edited(f"{ratios.EDITOR}.2", [unit], ratios.Own())
+    assert state[KEYS["ratios"]] == (("conv1", 0.7),)

@@ -184,7 +184,12 @@ def _base(found: Sequence[Unit]) -> tuple[Own, str]:
 
 
 def _edited(key: str, found: Sequence[Unit], base: Own) -> None:
-    """Callback of the table: take the edits over, then rerun the page, whose curve is another one now."""
+    """Callback of the table: take the edits over, then rerun the page, whose curve is another one now.
+
+    A browser that has not heard yet that the table began anew sends the old one's edits once more: they are done with.
+    """
+    if key != f"{EDITOR}.{st.session_state[EDITOR][2]}":
+        return
     _take(lambda: edited(base, found, (st.session_state.get(key) or {}).get("edited_rows", {})))
 
 
