@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,21 +30,31 @@ def trained(name: str, seed: int) -> nn.Module:
         if training == how:
             return mo.baseline(*shipped.split("/"))
     key = identity.digest(how, workload.data_hash, torch.__version__)[:16]
-    path = CACHE / f"{name.replace('/', '-')}-{seed}-{key}.safetensors"
-    model = build(how.spec, seed)
+    blank = build(how.spec, seed)
+
+    def train() -> nn.Module:
+        return fit(
+            blank,
+            workload,
+            epochs=how.epochs,
+            lr=how.lr,
+            batch_size=how.batch_size,
+            weight_decay=how.weight_decay,
+            augment=how.augment,
+            seed=seed,
+        )
+
+    return kept(f"{name.replace('/', '-')}-{seed}-{key}", blank, train)
+
+
+def kept(name: str, like: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
+    """The network in the cache under `name`, or the one that is made now, and then kept. like: of its architecture."""
+    path = CACHE / f"{name}.safetensors"
     if path.exists():
+        model = copy.deepcopy(like)
         model.load_state_dict(load_file(path))
-        return model
-    model = fit(
-        model,
-        workload,
-        epochs=how.epochs,
-        lr=how.lr,
-        batch_size=how.batch_size,
-        weight_decay=how.weight_decay,
-        augment=how.augment,
-        seed=seed,
-    )
+        return model.eval()
+    model = make()
     CACHE.mkdir(exist_ok=True)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
     return model

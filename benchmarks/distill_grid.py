@@ -17,14 +17,13 @@ from torch import nn
 
 import modelopt_core as mo
 from benchmarks.machine import machine
-from modelopt_core import atomic, identity
+from modelopt_core import atomic, identity, measured
 from modelopt_core.assets import asset_path
 from modelopt_core.cache import STORE
 
 WORKLOAD, TEACHER, FIELD = "digits", "cnn", "temperature"
 VALUES = (1.0, 20.0, 10.0, 5.0, 2.5, 15.0, 1.5, 3.5, 7.0, 12.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # coarse to fine
 SEEDS = range(5)
-FOLDER = Path("measured")
 TRIES, SPREAD = 20, 1.3  # of a timing, until its upper quartile is at most so many times the lower one
 
 
@@ -32,7 +31,7 @@ def main() -> None:
     """Measure what is missing, one model after the other."""
     torch.set_num_threads(1)
     w, teacher, step = mo.workload(WORKLOAD), mo.baseline(WORKLOAD, TEACHER), mo.Distill()
-    path = asset_path(str(FOLDER), f"{WORKLOAD}-{TEACHER}-{step.name.lower()}.json")
+    path = asset_path(measured.FOLDER, f"{WORKLOAD}-{TEACHER}-{step.name.lower()}.json")
     known = json.loads(path.read_text()) if path.exists() else {}
     rows: dict[str, list[Any]] = {"points": known.get("points", []), "beside": known.get("beside", [])}
     told = {
@@ -47,12 +46,14 @@ def main() -> None:
         for value in (None, *VALUES):
             setting = step.alone if value is None else step.changed(**{FIELD: value})
             name, place = ("beside", [seed]) if value is None else ("points", [value, seed])
-            if any(row[:-1] == place for row in rows[name]):
+            there, key = any(row[:-1] == place for row in rows[name]), setting.key([teacher], w)
+            if there and (seed or measured.recall(key)):
                 continue
             student = setting.apply(teacher, w, seed=seed)
-            rows[name].append([*place, asdict(timed(student, teacher, w))])
             if seed == 0:
-                mo.save(student, asset_path(str(FOLDER), f"{setting.key([teacher], w)}.mopt"))
+                mo.save(student, asset_path(measured.FOLDER, f"{key}.mopt"))
+            if not there:
+                rows[name].append([*place, asdict(timed(student, teacher, w))])
             write(path, told, rows)
             print(seed, value, rows[name][-1][-1]["score"]["value"], flush=True)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [  # noqa: F405
-    "CONFIDENCES", "CRITERIA", "LOSSES", "OBSERVERS", "ROUNDINGS", "RULES", "STEPS", "WORKLOADS",
-    "Cascade", "Combine", "Comparison", "Distill", "Ensemble", "Estimate", "Finetune", "Gap", "Measurement",
+    "CONFIDENCES", "CRITERIA", "LOSSES", "MERGES", "OBSERVERS", "ROUNDINGS", "RULES", "STEPS", "WORKLOADS",
+    "Cascade", "Combine", "Comparison", "Distill", "Ensemble", "Estimate", "Finetune", "Fuse", "Gap", "Measurement",
     "ModelOptError", "Outputs", "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe", "Registry",
     "Split", "Stage", "Step", "Transform", "Workload",
     "agreement", "allocate", "baseline", "compare", "compile", "curve", "export_onnx", "export_safetensors",

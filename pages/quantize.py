@@ -2,6 +2,7 @@
 
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
+from pages.quantizing import article, check, error, file, weights
 from pages.shared import frame, layer_table
 
 
@@ -33,6 +34,8 @@ frame.page(
             "train": "train",
             "lsq": "train steps too",
         },
+        tabs={"Weights": weights.draw, "Error": error.draw, "File": file.draw, "Check": check.draw},
+        always={"Article": article.draw},
         aside=("group", "examples", "prepare", "activations", "recovery", "epochs", "lr"),
     )
 )

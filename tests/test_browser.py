@@ -125,7 +125,17 @@ def test_the_copied_link_opens_the_same_page(context: Any, address: str) -> None
 
 def test_all_tabs_twice(context: Any, address: str) -> None:
     page = opened(context, f"{address}/prune?ratio=0.4")
-    content = {"Layers": ".mo-table", "Examples": ".mo-example img", "Source": "pre", "Numbers": ".st-key-runs-table"}
+    content = {
+        "Layers": ".mo-table",
+        "Criteria": ".st-key-criteria-chart svg",
+        "Sensitivity": ".st-key-sensitivity-table canvas",
+        "Weights": ".mo-weights img",
+        "Removed": ".st-key-removed-chart svg",
+        "Article": ".st-key-article button",
+        "Examples": ".mo-example img",
+        "Source": "pre",
+        "Numbers": ".st-key-runs-table",
+    }
     for name, inside in [*content.items(), *content.items()]:
         page.get_by_role("tab", name=name).click()
         page.locator(inside).first.wait_for()

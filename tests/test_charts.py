@@ -39,3 +39,7 @@ def test_too_many_points_are_refused() -> None:
     charts.bars(fig, "n", range(charts.MOST_POINTS + 1), range(charts.MOST_POINTS + 1), charts.colour("ink"))
     with pytest.raises(ValueError, match="at most 5000 are drawn"):
         charts.draw(fig, "chart", "many bars")
+
+
+def test_a_tint_is_the_roles_colour_and_an_opacity() -> None:
+    assert charts.tint("score", 0.25) == "rgba(37, 99, 235, 0.250)"  # #2563eb

@@ -32,7 +32,8 @@ COMBINES = [
     *(mo.Ensemble(rule=r, weights=(2.0, 1.0)) for r in mo.RULES),
     *(mo.Cascade(threshold=0.8, confidence=c) for c in mo.CONFIDENCES),
 ]
-REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS, mo.LOSSES, mo.RULES, mo.CONFIDENCES]
+FUSES = [mo.Fuse(merge=m, density=0.5) for m in mo.MERGES]
+REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS, mo.LOSSES, mo.RULES, mo.CONFIDENCES, mo.MERGES]
 SIZES = [(1, 1), (1, 7), (3, 1), (4, 5), (16, 9)]
 
 
@@ -66,27 +67,6 @@ def test_transform(step, pair):
         assert result(inputs).shape == model(inputs).shape
 
 
-@pytest.mark.parametrize("workload", ["digits", "docstrings"])
-@pytest.mark.parametrize("step", COMBINES, ids=lambda s: s.label)
-def test_combine(step, workload):
-    """As of a Transform, for every model of the pool (R11); what the module answers is what arithmetic says."""
-    w = mo.workload(workload)
-    pool = [mo.baseline(workload, name) for name in w.models[:2]]
-    before, keys = list(map(bits_of, pool)), list(map(identity.key, pool))
-    result = step.apply(pool, w, seed=1)
-    again = step.apply([mo.baseline(workload, name) for name in w.models[:2]], w, seed=1)
-    assert list(map(bits_of, pool)) == before
-    assert list(map(identity.key, pool)) == keys
-    assert bits_of(result) == bits_of(again)
-    assert not result.training
-    assert not {t.data_ptr() for t in result.parameters()} & {t.data_ptr() for m in pool for t in m.parameters()}
-    inputs = w.val.inputs[:5]
-    with torch.no_grad():
-        assert torch.isfinite(result(inputs)).all()
-        assert result(inputs).shape == pool[0](inputs).shape
-        torch.testing.assert_close(result(inputs), mo.predictions(result, w).outputs.logits[:5], atol=1e-3, rtol=1e-3)
-
-
 @pytest.mark.parametrize("pair", PAIRS, ids="/".join)
 @pytest.mark.parametrize("ratio", [0.0, 0.001, 0.999])
 def test_edges_of_the_ratio(pair, ratio):
@@ -99,7 +79,7 @@ def test_edges_of_the_ratio(pair, ratio):
         assert 0 < m.latency_ms.value < float("inf")
 
 
-@pytest.mark.parametrize("step", [*STEPS, *COMBINES, mo.Finetune(epochs=1)], ids=lambda s: s.label)
+@pytest.mark.parametrize("step", [*STEPS, *COMBINES, *FUSES, mo.Finetune(epochs=1)], ids=lambda s: s.label)
 def test_steps_are_data(step):
     assert mo.from_json(mo.to_json([step])) == (step,)
     assert hash(type(step)(**step.model_dump())) == hash(step)
@@ -180,51 +160,6 @@ def test_rounding(entry, shape, levels):
         assert codes.shape == weight.shape
         assert torch.equal(codes, codes.round())
         assert ((codes >= 0) & (codes <= levels - 1)).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (3, 1, 4), (4, 5, 1), (5, 9, 10)])
-@pytest.mark.parametrize("entry", list(mo.RULES.values()), ids=lambda e: e.name)
-def test_rule(entry, shape):
-    """(M, B, K) and (M,) -> normalised, finite (B, K), whatever the members say, and how sure."""
-    draw = generator()
-    drawn = (4 * torch.randn(shape, generator=draw)).log_softmax(-1)
-    weights = torch.rand(shape[0], generator=draw)
-    weights[0] = 0 if shape[0] > 1 else 1
-    weights /= weights.sum()
-    sure = torch.full(shape, -200.0)
-    sure[..., 0] = 0
-    for said in (drawn, torch.zeros(shape).log_softmax(-1), sure):
-        result = entry(said, weights)
-        assert result.shape == shape[1:]
-        assert torch.isfinite(result).all()
-        torch.testing.assert_close(result.exp().sum(-1), torch.ones(shape[1]), atol=1e-5, rtol=0)
-    same = drawn[:1].expand(shape)
-    assert torch.equal(entry(same, weights).argmax(-1), drawn[0].argmax(-1)), "identical members keep their answer"
-    if entry["idempotent"]:
-        torch.testing.assert_close(entry(same, weights), drawn[0], atol=1e-4, rtol=1e-4)
-    if entry["pointwise"]:
-        torch.testing.assert_close(entry(drawn[..., :1], weights), entry(drawn, weights)[..., :1])
-    if shape[0] > 1:
-        torch.testing.assert_close(entry(drawn.flip(0), weights.flip(0)), entry(drawn, weights), atol=1e-5, rtol=1e-5)
-    if entry["convex"]:
-        other = torch.full_like(weights, 1 / shape[0])
-        middle = entry(drawn, (weights + other) / 2)
-        assert (middle >= (entry(drawn, weights) + entry(drawn, other)) / 2 - 1e-5).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (1, 2), (5, 10)])
-@pytest.mark.parametrize("entry", list(mo.CONFIDENCES.values()), ids=lambda e: e.name)
-def test_confidence(entry, shape):
-    """(B, K) -> (B,) in [0, 1]; a certain answer is 1, nothing is less sure than a uniform one."""
-    drawn = (4 * torch.randn(shape, generator=generator())).log_softmax(-1)
-    uniform, sure = torch.zeros(shape).log_softmax(-1), torch.full(shape, -200.0)
-    sure[..., 0] = 0
-    found = entry(drawn)
-    assert found.shape == shape[:1]
-    assert ((found >= 0) & (found <= 1)).all()
-    torch.testing.assert_close(entry(sure), torch.ones(shape[0]))
-    if shape[1] > 1:
-        assert (entry(uniform) <= found + 1e-6).all()
 
 
 @pytest.mark.parametrize("name", ["digits", "docstrings", pytest.param("mnist", marks=pytest.mark.mnist)])

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 import modelopt_core as mo
 from modelopt_core.errors import DataMissing
+from modelopt_core.prune import Unit
 from pages.pruning import article, criteria, ratios
 from tests.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
 
@@ -54,9 +55,11 @@ def test_ratios_live_in_the_link_the_table_and_the_history(root: Any) -> None:
     expected = mo.Prune(ratio=0.3, ratios={"conv1": 0.5, "fc1": 0.1}, frozen=("conv2",))
     assert app.session_state["runs"][-1].step == expected
     first = card(app)
+    assert "the Dial moves nothing" in html(app)
     app.session_state[KEYS["ratios"]] = ()
     app.run()
     assert card(app) != first
+    assert "the Dial moves nothing" not in html(app)
     assert "ratios" not in app.query_params
     assert table(app)["ratio"].isna().all()
     app.button("undo").click().run()
@@ -114,6 +117,8 @@ def test_fine_tune_is_offered_and_starts_nothing(root: Any) -> None:
     assert app.session_state[KEYS["recovery"]] == "fine-tuned"
     assert app.button("work-run").label == "Run"
     assert table(app).index.tolist() == ["conv1", "conv2", "fc1"]  # ratios can be set before anything is run
+    app.button("undo").click().run()
+    assert app.session_state[KEYS["recovery"]] == "norms"
 
 
 def test_the_contest_is_drawn_with_its_sentence(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,8 +165,8 @@ def test_the_articles_example_in_one_click(root: Any) -> None:
     app.button("article").click().run()
     assert not app.exception
     assert lines(app) == []
-    shown = {name: app.query_params[name] for name in ("workload", "model", "granularity", "ratios", "frozen")}
-    assert shown == {"workload": "mnist", "model": "article", "granularity": "weight", "ratios": "conv1:0.5",
+    shown = {name: app.query_params[name] for name in ("workload", "model", "granularity", "ratio", "frozen")}
+    assert shown == {"workload": "mnist", "model": "article", "granularity": "weight", "ratio": "0.5",
                      "frozen": "conv2,fc"}  # fmt: skip
     assert app.session_state["runs"][-1].measurement.nonzero == mo.measure(
         mo.baseline("mnist", "article"), mo.workload("mnist")
@@ -176,3 +181,20 @@ def test_without_mnist_the_example_is_grey_and_says_why(root: Any, monkeypatch: 
     app = open_tab(root, "Article")
     assert app.button("article").disabled
     assert any("modelopt fetch mnist" in c.value for c in app.caption)
+
+
+def test_edits_of_a_table_that_is_gone_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an undo the browser may send them once more before it knows."""
+    unit = Unit("conv1", ("conv1",), 16)
+    state: dict[str, Any] = {
+        ratios.EDITOR: (("conv1",), ratios.Own(), 2),
+        f"{ratios.EDITOR}.1": {"edited_rows": {0: {"ratio": 0.5}}},
+        f"{ratios.EDITOR}.2": {"edited_rows": {0: {"ratio": 0.7}}},
+        **{key: mo.Prune.model_fields[name].default for name, key in KEYS.items()},
+    }
+    monkeypatch.setattr(ratios.st, "session_state", state)
+    monkeypatch.setattr(ratios.st, "rerun", lambda: None)
+    ratios._edited(f"{ratios.EDITOR}.1", [unit], ratios.Own())
+    assert state[KEYS["ratios"]] == ()
+    ratios._edited(f"{ratios.EDITOR}.2", [unit], ratios.Own())
+    assert state[KEYS["ratios"]] == (("conv1", 0.7),)

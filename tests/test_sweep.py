@@ -87,3 +87,24 @@ def test_it_ends_after_the_point_at_hand():
     sweeper.stop()
     assert not sweep.done
     assert not any(t.name == "modelopt-sweep" and t is sweeper._thread and t.is_alive() for t in threading.enumerate())
+
+
+def test_a_sweep_that_nobody_asks_for_rests_and_goes_on_when_asked_again():
+    sweeper, asked = Sweeper(), threading.Event()
+
+    def work():
+        yield 1
+        asked.wait(5)
+        yield 2
+        yield 3
+
+    sweep = sweeper.request("a", 3, work, patience_s=0.05)
+    assert until(lambda: sweep.points == [1])
+    time.sleep(0.1)  # nobody asks
+    asked.set()
+    assert until(lambda: sweep.points == [1, 2])  # what was begun is finished
+    time.sleep(0.1)
+    assert (sweep.points, sweep.done) == ([1, 2], False)
+    assert sweeper.request("a", 3, work) is sweep
+    assert until(lambda: sweep.done)
+    assert sweep.points == [1, 2, 3]

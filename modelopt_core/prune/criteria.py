@@ -8,7 +8,7 @@ it, in every layer that reads it (Fang et al., DepGraph, arXiv 2301.12900, secti
 
 Declared: needs (fields of Stats), equivariant (permuted rows, permuted scores), granularity (what it can be used for);
 comparable: scores of different layers compare, so that channels of all layers are ranked as they are and not first
-divided by their layer's mean.
+divided by their layer's mean. Undivided, even slopes of one loss (`taylor`, `fisher`) take whole layers away.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def hebbian(stats: Stats) -> Tensor:
     held down (y < 0) acts with its input too. η cancels from the order.
 
     Measured (`python -m benchmarks.prune`: three small networks, five seeds, 28 cells): better than l1 in none and
-    worse in 16; better than chance in 4 and worse in 1. It is far behind l1 for single weights and nearer to it for
+    worse in 16; better than chance in 5 and worse in 3. It is far behind l1 for single weights and nearer to it for
     whole channels. The reason is the division by Σ x²: inputs that are seldom active score high, the busy ones go.
 
     Source: Hebb, The Organization of Behavior, 1949; the normalised sum is the article's that this project follows.
@@ -99,7 +99,7 @@ def hebbian(stats: Stats) -> Tensor:
     return (stats.joint / positive(stats.pre)).abs()
 
 
-@CRITERIA.register("taylor", needs=("grad",), equivariant=True, granularity=EVERY, comparable=True)
+@CRITERIA.register("taylor", needs=("grad",), equivariant=True, granularity=EVERY)
 def taylor(stats: Stats) -> Tensor:
     """|w · g|: first-order change of the loss without w. weight, grad (R, n) -> scores (R, n).
 
@@ -113,7 +113,7 @@ def taylor(stats: Stats) -> Tensor:
     return (stats.weight * stats.grad).abs()
 
 
-@CRITERIA.register("fisher", needs=("square",), equivariant=True, granularity=EVERY, comparable=True)
+@CRITERIA.register("fisher", needs=("square",), equivariant=True, granularity=EVERY)
 def fisher(stats: Stats) -> Tensor:
     """½ · w² · E[g²]: second-order change of the loss without w. weight, square (R, n) -> scores (R, n).
 
@@ -149,7 +149,7 @@ def fpgm(stats: Stats) -> Tensor:
     return torch.cdist(stats.weight, stats.weight, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)
 
 
-@CRITERIA.register("bn_scale", needs=("bn_scale",), equivariant=True, granularity=("channel",), comparable=True)
+@CRITERIA.register("bn_scale", needs=("bn_scale",), equivariant=True, granularity=("channel",))
 def bn_scale(stats: Stats) -> Tensor:
     """|γ|: the factor that batch norm gives a channel. bn_scale (R,) -> scores (R,).
 

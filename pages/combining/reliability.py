@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
 
 from modelopt_core.calibration import Calibrated, calibrated
@@ -14,7 +16,7 @@ def draw(trial: Trial) -> None:
     workload = trial.bench.workload
     before, after = trial.said
     rows: dict[str, Calibrated] = {
-        trial.against: calibrated(before.outputs.log_probabilities, workload.val.targets),
+        "baseline": calibrated(before.outputs.log_probabilities, workload.val.targets),
         trial.step.name: calibrated(after.outputs.log_probabilities, workload.val.targets),
     }
     found = rows[trial.step.name]
@@ -30,21 +32,22 @@ def draw(trial: Trial) -> None:
             charts.line(fig, name, [b.confidence for b in bins], [b.score for b in bins], paint, markers=True)
         charts.draw(fig, "reliability-chart", f"Reliability of {trial.step.name} on val, {len(found.before)} bins")
     with numbers:
-        st.dataframe(
-            [
-                {
-                    "": name,
-                    "ECE": units.percent(c.ece_before),
-                    "temperature": f"{c.temperature:.2f}",
-                    "ECE then": units.percent(c.ece_after),
-                }
-                for name, c in rows.items()
-            ],
-            hide_index=True,
-            key="reliability-table",
-            alt="Calibration error before and after one temperature",
+        body = "".join(
+            f"<tr><td>{escape(name)}</td>"
+            + "".join(f'<td class="mo-number">{cell}</td>' for cell in (
+                _percent(c.ece_before), f"{c.temperature:.2f}", _percent(c.ece_after)))
+            + "</tr>"
+            for name, c in rows.items()
+        )  # fmt: skip
+        heads = "".join(f'<th class="mo-number">{head}</th>' for head in ("ECE", "temperature", "ECE then"))
+        st.html(
+            f'<div class="mo-scroll"><table class="mo-table"><thead><tr><td></td>{heads}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>"
+            '<p class="mo-foot">Bins of equal mass; ECE is the mean distance from the diagonal. The temperature has '
+            "the least log loss on val, and is shown on val: on new examples expect a little less.</p>"
         )
-        st.caption(
-            "Bins of equal mass; ECE is the mean distance from the diagonal. The temperature has the least log loss on "
-            "val, where it is also shown here: on new examples expect a little less."
-        )
+
+
+def _percent(share: float) -> str:
+    """0.0027 → 0.27 %"""
+    return f"{100 * share:.2f}{units.SPACE}%"

@@ -15,7 +15,7 @@ from pages.shared.trial import Setting
 WORKLOAD, MODEL = "mnist", "article"
 FIELDS: dict[str, object] = {
     "ratio": 0.5, "criterion": "l1", "granularity": "weight", "scope": "layer", "recovery": "none",
-    "ratios": (("conv1", 0.5),), "frozen": ("conv2", "fc"),
+    "rounds": 1, "ratios": (), "frozen": ("conv2", "fc"),
 }  # fmt: skip
 CODE = """\
 import torch
@@ -33,9 +33,9 @@ prune.remove(net.conv1, "weight")  # the mask becomes part of it
 
 # The same as a step: half of conv1, nothing of the others
 step = mo.Prune(
+    ratio=0.5,
     granularity="weight",
     recovery="none",
-    ratios={"conv1": 0.5},
     frozen=("conv2", "fc"),
 )
 same = step.apply(mo.baseline("mnist", "article"), w)
@@ -56,7 +56,7 @@ def draw(_: Setting) -> None:
         st.html(
             '<p class="mo-foot"><b>Half of the first convolution, by magnitude.</b> The article prunes '
             "<code>conv1</code> of a small network (two 5×5 convolutions of 20 maps, one linear layer) by L1, and "
-            "nothing else.</p>"
+            "nothing else. Here the other layers are frozen, so the Dial turns <code>conv1</code> alone.</p>"
         )
         st.button("Set this example", icon=":material/play_arrow:", type="primary", key="article", on_click=apply,
                   disabled=bool(problem), help=problem or "Workload, model and step; Undo takes it back.")  # fmt: skip

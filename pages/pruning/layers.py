@@ -27,7 +27,7 @@ def draw(setting: Setting) -> None:
         layer_table.draw(setting, bars(step)) if isinstance(setting, Trial) else work.to_come()
     with right:
         ratios.edit(here, step.granularity)
-        notes = setting.notes if isinstance(setting, Trial) else ()
+        notes = (*(setting.notes if isinstance(setting, Trial) else ()), *ratios.still(here, step.granularity))
         _stays(notes, [unit for unit in ratios.units_of(here, step.granularity) if unit.stays])
 
 

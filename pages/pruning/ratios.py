@@ -109,6 +109,13 @@ def fit(own: Own, found: Sequence[Unit]) -> tuple[Own, list[str]]:
     return Own(ratios, tuple(name for name in own.frozen if name in known)), told
 
 
+def still(here: Bench, granularity: str) -> tuple[str, ...]:
+    """A line for the user where the Dial moves nothing, because no layer follows it."""
+    own = held()
+    follow = [u for u in units_of(here, granularity) if not u.stays and not own.is_frozen(u) and own.ratio(u) is None]
+    return () if follow else ("Every layer has a ratio of its own or is frozen: the Dial moves nothing.",)
+
+
 def edit(here: Bench, granularity: str) -> None:
     """The table: one row a unit that can lose something; an empty ratio follows the Dial."""
     found = [unit for unit in units_of(here, granularity) if not unit.stays]
@@ -177,7 +184,12 @@ def _base(found: Sequence[Unit]) -> tuple[Own, str]:
 
 
 def _edited(key: str, found: Sequence[Unit], base: Own) -> None:
-    """Callback of the table: take the edits over, then rerun the page, whose curve is another one now."""
+    """Callback of the table: take the edits over, then rerun the page, whose curve is another one now.
+
+    A browser that has not heard yet that the table began anew sends the old one's edits once more: they are done with.
+    """
+    if key != f"{EDITOR}.{st.session_state[EDITOR][2]}":
+        return
     _take(lambda: edited(base, found, (st.session_state.get(key) or {}).get("edited_rows", {})))
 
 

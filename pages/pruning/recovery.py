@@ -54,8 +54,11 @@ def draw(setting: Setting) -> None:
         found = marks(here, step)
     with st.container(horizontal=True, vertical_alignment="center", key="recovery"):
         arrow = f"<i>{ARROW}</i>"
-        st.html(f'<div class="mo-strip"><span>After removing</span>{arrow.join(_html(m, step) for m in found)}</div>')
-        if found[-1].score is None and step.recovery != "fine-tuned":
+        large = " mo-large" if here.view == "present" else ""
+        st.html(
+            f'<div class="mo-strip{large}"><span>After removing</span>{arrow.join(_html(m, step) for m in found)}</div>'
+        )
+        if found[-1].score is None and step.recovery != "fine-tuned" and not large:
             st.button("Fine-tune", icon=":material/school:", key="fine-tune", type="tertiary", on_click=_choose,
                       help="Train what is left for some epochs: takes a job, which you then run above.")  # fmt: skip
 

@@ -183,6 +183,7 @@ def _cards(technique: Technique) -> None:
         trial = _trial(technique)
         if trial is None:
             work.panel(bench.current(), controls.current(technique.step))
+            history.note(technique.name, controls.keys(technique.step))
             return
         note = technique.note(trial.step, trial.measurement)
         cards.draw(trial, note, big=trial.bench.view == "present", asking=_asking(technique))

@@ -62,16 +62,21 @@ def values(fields: Mapping[str, str]) -> dict[str, object]:
 
 
 def record(page: str, fields: Mapping[str, str], bench: Bench, step: Step, measurement: Measurement) -> None:
-    """Note a released setting: on the page's trail if it is news there, in the runs if it is of one model and news."""
+    """Note a released setting: on the page's trail, and in the runs if it is of one model and news there."""
+    note(page, fields)
+    found = runs()
+    if isinstance(step, Transform) and not any(run.bench_key == bench.key and run.step == step for run in found):
+        found.append(Run(bench.key, bench.workload.name, bench.model_name, step, measurement))
+        del found[:-MOST_RUNS]
+
+
+def note(page: str, fields: Mapping[str, str]) -> None:
+    """Put the present setting on the page's trail if it is news there. Undo goes back to it, measured or not."""
     trail = st.session_state.setdefault(f"{page}.trail", [])
     now = values(fields)
     if not trail or trail[-1] != now:
         trail.append(now)
         del trail[:-MOST_STEPS_BACK]
-    found = runs()
-    if isinstance(step, Transform) and not any(run.bench_key == bench.key and run.step == step for run in found):
-        found.append(Run(bench.key, bench.workload.name, bench.model_name, step, measurement))
-        del found[:-MOST_RUNS]
 
 
 def runs() -> list[Run]:

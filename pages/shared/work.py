@@ -53,7 +53,8 @@ def apply(step: Transform, model: nn.Module, workload: Workload) -> nn.Module:
 
 def curve(here: Bench, step: Transform, field: str) -> Known:
     """What this browser's jobs know of the response curve of a step that lasts, and what came with the project."""
-    mine = [job for job in _mine(here) if anchored(job.plan, step, field) and job.plan.runtime == here.runtime]
+    same = here.device == "cpu"  # where jobs measure
+    mine = [j for j in _mine(here) if same and j.plan.runtime == here.runtime and anchored(j.plan, step, field)]
     points = {point.value: point for point in response(mine, step, field)}
     if here.runtime == "onnx" and (shipped := measured.curve(step, field, here.model, here.workload)):
         points |= {point.value: point for point in shipped.points}  # of more seeds
@@ -97,6 +98,8 @@ def panel(here: Bench, step: Step) -> None:
 
 def curve_row(here: Bench, step: Transform, field: str) -> None:
     """Under the Dial of a step that lasts: have the whole curve measured, or stop that."""
+    if here.device != "cpu":
+        return
     job = curve(here, step, field).job
     with _row("curve-row"):
         if job and not job.ended:

@@ -1,0 +1,1 @@
+"""Quantization against nearest rounding and against peers, in one run: `python -m benchmarks.quantize`."""

@@ -1,0 +1,46 @@
+"""The straight line from one network to another: between two that were trained apart lies a hill of loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from modelopt_core import turns
+from modelopt_core.fuse.merges import MERGES
+from modelopt_core.fuse.step import merged
+from modelopt_core.train import evaluate, reestimate_norms
+from modelopt_core.workload import Workload
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place on the line: t = 0 is the first network, 1 the second; loss in the workload's own unit."""
+
+    t: float
+    score: float
+    loss: float
+
+
+def path(
+    first: nn.Module, second: nn.Module, workload: Workload, *, points: int = 11, norms: bool = True, split: str = "val"
+) -> Iterator[Spot]:
+    """Score and loss of (1 − t) first + t second at evenly spaced t. norms: re-estimate batch norms at each.
+
+    Source: Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis, arXiv 1912.05671; norms: Jordan
+    et al., REPAIR: REnormalizing Permuted Activations for Interpolation Repair, arXiv 2211.08403.
+    """
+    for i in range(points):
+        turns.pause()
+        t = i / max(1, points - 1)
+        between = merged([first, second], (1 - t, t), MERGES["average"])
+        if norms and 0 < t < 1:
+            between = reestimate_norms(between, workload)
+        yield Spot(t, *evaluate(between, workload, workload.split(split)))
+
+
+def barrier(spots: Sequence[Spot]) -> float:
+    """How high the loss rises above the straight line between the losses of both ends; 0 where it never does."""
+    first, last = spots[0].loss, spots[-1].loss
+    return max(spot.loss - (1 - spot.t) * first - spot.t * last for spot in spots)

@@ -1,0 +1,1 @@
+"""Parts of the Quantize page: one tab a file."""

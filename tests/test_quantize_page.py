@@ -1,0 +1,64 @@
+"""The page Quantize as a script: its own tabs for grids, codebooks and layers that keep their floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import modelopt_core as mo
+from tests.test_pages import _quiet, lines, open_page  # noqa: F401  the fixture works by being here
+from tests.test_prune_page import html
+
+
+def open_tab(root: Any, tab: str, **url: str) -> Any:
+    """The page with one tab open, drawn twice."""
+    app = open_page(root, "quantize", **url)
+    for _ in range(2):
+        app.session_state["tabs-Quantize-tune"] = tab
+        app.run()
+        assert not app.exception
+    return app
+
+
+@pytest.mark.parametrize("tab", ["Weights", "Error", "File", "Check", "Article"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        {"bits": "3"},
+        {"scheme": "codebook"},
+        {"per": "group", "model": "mlp"},
+        {"layer_bits": "fc1:32,fc2:2", "model": "mlp"},
+    ],
+    ids=str,
+)
+def test_every_tab_draws(root: Any, tab: str, url: dict[str, str]) -> None:
+    app = open_tab(root, tab, **url)
+    assert lines(app) == []
+
+
+def test_the_check_says_what_ran(root: Any) -> None:
+    text = html(open_tab(root, "Check", bits="8", model="mlp"))
+    w = mo.workload("digits")
+    found = mo.agreement(mo.Quantize(bits=8).apply(mo.baseline("digits", "mlp"), w), w)
+    assert "ONNX Runtime int8: its own integer arithmetic" in text
+    assert f"{100 * found.share.value:.1f}" in text
+    assert "nothing is proved for integers" in html(open_tab(root, "Check", bits="3", model="mlp"))
+
+
+def test_errors_are_the_cores(root: Any) -> None:
+    from modelopt_core.quantize.inspect import layer_errors
+
+    text = html(open_tab(root, "Error", bits="3", model="mlp"))
+    model = mo.baseline("digits", "mlp")
+    for row in layer_errors(model, mo.Quantize(bits=3).apply(model, mo.workload("digits"))):
+        assert f"<td>{row.layer}</td>" in text
+        assert f"{row.snr_db:.1f} dB" in text
+
+
+def test_the_articles_example_is_one_click(root: Any) -> None:
+    app = open_tab(root, "Article")
+    next(b for b in app.button if b.label == "Set the article's example").click()
+    app.run()
+    assert not app.exception
+    assert any("q runs from -0.5 to 255.5" in caption.value for caption in app.caption)
