@@ -45,7 +45,7 @@ TEACHER = {"epochs": 12, "lr": 1e-3, "batch_size": 256}  # after the 12 epochs w
 STUDENT = {"width": 2 / 3, "temperature": 20.0, "alpha": 0.9, "epochs": 10, "batch_size": 128}  # 784-800-800-10
 RATES, TUNING_EPOCHS, TUNING_SEED = (5e-4, 1e-3, 2e-3), 2, 100
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
-LOOP_SEEDS = 10
+LOOP_SEEDS = 5
 
 
 def dropping_out(seed: int) -> Objective:

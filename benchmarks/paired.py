@@ -46,3 +46,8 @@ def right(model: nn.Module, workload: Workload, split: str = "test") -> Tensor:
 def pair(before: Tensor, after: Tensor) -> Pair:
     """(n,) bool answers of two models on the same examples."""
     return Pair(int((after & ~before).sum()), int((before & ~after).sum()), len(before))
+
+
+def told(p: float) -> str:
+    """A p-value in a table."""
+    return f"{p:.2g}" if p > 1e-99 else "< 1e-99"

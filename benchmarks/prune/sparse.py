@@ -14,7 +14,7 @@ import torch
 import modelopt_core as mo
 from benchmarks import ledger
 from benchmarks.checkpoints import kept, trained
-from benchmarks.paired import Pair, pair, right
+from benchmarks.paired import Pair, pair, right, told
 from modelopt_core import identity
 from modelopt_core.prune import Prune
 
@@ -97,7 +97,7 @@ def table() -> Iterator[str]:
             most = {key: max(row[key] for row in rows) for key in ("wall_s", "cpu_s")}
             yield (
                 f"| {net} | {ratio} | {mean['times']:.1f} × | {len(rows)} | {mean['baseline']:.2%} | "
-                f"{mean['error']:.2%} | {-pooled.delta:+.2f} | {pooled.p:.2g} | {most['wall_s']:.0f} | "
+                f"{mean['error']:.2%} | {-pooled.delta:+.2f} | {told(pooled.p)} | {most['wall_s']:.0f} | "
                 f"{most['cpu_s']:.0f} |"
             )
 

@@ -91,7 +91,7 @@ def hebbian(stats: Stats) -> Tensor:
     held down (y < 0) acts with its input too. η cancels from the order.
 
     Measured (`python -m benchmarks.prune`: three small networks, five seeds, 28 cells): better than l1 in none and
-    worse in 16; better than chance in 4 and worse in 1. It is far behind l1 for single weights and nearer to it for
+    worse in 16; better than chance in 5 and worse in 3. It is far behind l1 for single weights and nearer to it for
     whole channels. The reason is the division by Σ x²: inputs that are seldom active score high, the busy ones go.
 
     Source: Hebb, The Organization of Behavior, 1949; the normalised sum is the article's that this project follows.
