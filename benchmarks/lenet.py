@@ -3,8 +3,8 @@
     python -m benchmarks.size lenet5            every point and seed that results/size.json does not have yet
     python -m benchmarks.size lenet5 --seed 0   of one seed only
 
-Each point prunes the network of the point before it further, then quantizes and codes it. Val chose the epochs in every
-training; test is looked at once, with the file that was written and loaded again. A finished step is kept in the
+recipes/lenet5-small.json prunes that network further, and the front goes on until it breaks. Val chose the epochs in
+every training; test is looked at once, with the file that was written and loaded again. A finished step is kept in the
 system's folder for temporary files, so that an interrupted run goes on.
 """
 
@@ -13,10 +13,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -24,25 +26,43 @@ from torch import nn
 import modelopt_core as mo
 from benchmarks.machine import machine
 from modelopt_core import atomic, codec, identity
-from modelopt_core.estimate import difference, mcnemar
+from modelopt_core.estimate import difference, mcnemar, wilson
 from modelopt_core.train import evaluate
 
 HERE = Path(__file__).parent
-RESULTS, RECIPE = HERE / "results" / "size.json", HERE / "recipes" / "lenet5.json"
+RESULTS = HERE / "results" / "size.json"
 SEEDS = range(5)
+# Havasi et al., Minimal Random Code Learning, arXiv 1810.00440, Table 1: bytes and test error in %
+LITERATURE = (
+    ("Deep Compression", 44_000, 0.8),
+    ("Weightless", 4_520, 1.0),
+    ("Bayesian Compression", 2_300, 1.0),
+    ("MIRACLE", 3_030, 0.69),
+    ("MIRACLE", 1_520, 0.96),
+)
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
-# Shares of each layer's weights that are gone, beyond the recipe's own; the last ones are past what the network bears.
-SPARSER = ((0.55, 0.70, 0.930, 0.78), (0.62, 0.79, 0.955, 0.84), (0.70, 0.86, 0.970, 0.88), (0.75, 0.91, 0.980, 0.90))
-FIRST_SEEDS = 1  # so many seeds run the whole front
+# Shares of each layer's weights that are gone, beyond the small recipe's own; the last are more than it bears.
+SPARSER = ((0.55, 0.70, 0.930, 0.78), (0.65, 0.80, 0.955, 0.84), (0.75, 0.88, 0.973, 0.90))
+UNTRAINED = 2 + len(SPARSER)
+FIRST_SEEDS = 1  # so many seeds run the whole front; all run the two recipes
 
 
 def recipe(point: int) -> mo.Recipe:
-    """The recipe of a point: 0 is the file in the repository; each further one prunes once more before it quantizes."""
-    steps = mo.from_json(RECIPE.read_text("utf-8"))
-    prune = steps[2]
+    """The recipe of a point: 0 is lenet5.json, 1 lenet5-small.json; 2 to 4 prune once more before they quantize.
+
+    5 is 1 at 5 bits, with no training after it.
+    """
+    name = "lenet5-small.json" if point else "lenet5.json"
+    steps = mo.from_json((HERE / "recipes" / name).read_text("utf-8"))
+    if point < 2:
+        return steps
+    prune, quantize = steps[2:4]
     assert isinstance(prune, mo.Prune)
-    further = [prune.changed(rounds=2, ratios=dict(zip(LAYERS, ratios, strict=True))) for ratios in SPARSER[:point]]
-    return (*steps[:3], *further, *steps[3:])
+    assert isinstance(quantize, mo.Quantize)
+    if point == UNTRAINED:
+        return (*steps[:3], quantize.changed(bits=5))
+    ratios = tuple(zip(LAYERS, SPARSER[point - 2], strict=True))
+    return (*steps[:3], prune.changed(rounds=2, ratios=ratios), *steps[3:])
 
 
 def made(steps: Sequence[mo.Step], seed: int) -> nn.Module:
@@ -71,28 +91,30 @@ def wrong(model: nn.Module, split: str) -> list[int]:
     return (answers != w.split(split).targets).nonzero().flatten().tolist()
 
 
-def measured(point: int, seed: int) -> dict[str, Any]:
-    """One row: the file of a point from a seed, its bytes, and what the network in it gets wrong."""
-    w, steps = mo.workload("mnist"), recipe(point)
-    model = made(steps, seed)
-    score = mo.measure(model, w, runtime="eager")
+def measured(model: nn.Module, point: int, seed: int) -> dict[str, Any]:
+    """One row: the file of a point's model, its bytes (by the adaptive coder too), and what it gets wrong."""
+    val = wrong(model, "val")
+    score = asdict(wilson(len(mo.workload("mnist").val) - len(val), len(mo.workload("mnist").val), "simulated"))
+    steps = json.loads(mo.to_json(recipe(point)))["steps"]
+    note = {"recipe": steps, "score": {"metric": "accuracy", **score, "split": "val"}, "seed": seed}
     with tempfile.TemporaryDirectory() as folder:
-        path = mo.save(model, Path(folder) / "lenet5.mopt", mo.provenance(steps, score, seed=seed))
-        size, model = path.stat().st_size, mo.load(path)
-    parts = codec.sizes(model).parts
-    nonzero = sum(int(p.count_nonzero()) for p in model.parameters())
-    val, test = wrong(model, "val"), wrong(model, "test")
-    return {"point": point, "seed": seed, "size_bytes": size, "parts": parts, "nonzero": nonzero,
-            "val_errors": len(val), "test_wrong": test}  # fmt: skip
+        sizes = []
+        for adaptive in (False, True):
+            path = mo.save(model, Path(folder) / "lenet5.mopt", note, adaptive=adaptive)
+            sizes.append(path.stat().st_size)
+        model = mo.load(path)
+    return {"point": point, "seed": seed, "size_bytes": sizes[0], "adaptive_bytes": sizes[1],
+            "parts": codec.sizes(model).parts, "nonzero": sum(int(p.count_nonzero()) for p in model.parameters()),
+            "val_errors": len(val), "test_wrong": wrong(model, "test")}  # fmt: skip
 
 
 def run(seeds: Sequence[int]) -> None:
     """Measure what is missing and keep it."""
     torch.set_num_threads(1)
     for seed in seeds:
-        for point in range(len(SPARSER) + 1 if seed < FIRST_SEEDS else 1):
+        for point in range(UNTRAINED + 1) if seed < FIRST_SEEDS else (0, 1, UNTRAINED):
             if not any((row["point"], row["seed"]) == (point, seed) for row in rows()):
-                keep(measured(point, seed))
+                keep(measured(made(recipe(point), seed), point, seed))
 
 
 def rows() -> list[dict[str, Any]]:
@@ -110,7 +132,7 @@ def keep(row: dict[str, Any]) -> None:
         "rows": sorted([*rows(), row], key=lambda row: (row["point"], row["seed"])),
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    text = json.dumps(found, indent=1).replace("\n   ", " ").replace("\n  ]", " ]")
+    text = json.dumps(found).replace('{"point"', '\n{"point"') + "\n"  # a line per row
     atomic.write(RESULTS, text.encode())
 
 
@@ -123,22 +145,48 @@ def report() -> list[str]:
         "",
         f"Baseline: {100 * (1 - before.mean()):.2f} % test error, {found['float32_bytes']:,} bytes as float32.",
         "",
-        "| point | seed | file, bytes | times smaller | non-zero | val error | test error | won / lost on test, p |",
-        "|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| point | seed | file, bytes | times smaller | adaptive | non-zero | val error | test error | won / lost, p |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for row in found["rows"]:
         after = _right(row["test_wrong"])
         flips = mcnemar(before, after)
         times = found["float32_bytes"] / row["size_bytes"]
-        cells = [row["point"], row["seed"], f"{row['size_bytes']:,}", f"{times:.0f}", f"{row['nonzero']:,}"]
+        cells = [row["point"], row["seed"], f"{row['size_bytes']:,}", f"{times:.0f}"]
+        cells += [f"{row['adaptive_bytes']:,}", f"{row['nonzero']:,}"]
         cells += [f"{row['val_errors'] / 100:.2f} %", f"{100 * (1 - after.mean()):.2f} %"]
         cells += [f"{flips.won} / {flips.lost}, {flips.p:.2g}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    main = np.stack([_right(row["test_wrong"]) for row in found["rows"] if row["point"] == 0]).mean(axis=0)
-    change = difference(before, main)
-    mean = f"The recipe, mean of its seeds: {100 * (1 - main.mean()):.2f} % test error; the score changes by "
-    mean += f"{100 * change.value:+.2f} % [{100 * change.low:+.2f}, {100 * change.high:+.2f}], paired over test images."
-    return [*lines, "", mean]
+    for point, name in enumerate(("lenet5.json", "lenet5-small.json")):  # points 0 and 1
+        right = [_right(row["test_wrong"]) for row in found["rows"] if row["point"] == point]
+        main = np.stack(right).mean(axis=0)
+        change = difference(before, main)
+        text = f"{name}, mean of {len(right)} seeds: {100 * (1 - main.mean()):.2f} % test error; the score changes by "
+        text += f"{100 * change.value:+.2f} % [{100 * change.low:+.2f}, {100 * change.high:+.2f}], paired over images."
+        lines += ["", text]
+    return lines
+
+
+def chart() -> Path:
+    """The front as a chart beside the results: test error over bytes, the literature's points and the baseline."""
+    found = json.loads(RESULTS.read_text("utf-8"))
+    figure = go.Figure()
+    for name, rows in {
+        "lenet5.json, a point per seed": [row for row in found["rows"] if row["point"] == 0],
+        "lenet5-small.json": [row for row in found["rows"] if row["point"] == 1],
+        "pruned further": [row for row in found["rows"] if 1 < row["point"] < UNTRAINED],
+        "lenet5-small.json at 5 bits": [row for row in found["rows"] if row["point"] == UNTRAINED],
+    }.items():
+        errors = [len(row["test_wrong"]) / 100 for row in rows]
+        figure.add_scatter(x=[row["size_bytes"] for row in rows], y=errors, mode="markers", name=name)
+    names, sizes, theirs = zip(*LITERATURE, strict=True)
+    figure.add_scatter(x=sizes, y=theirs, text=names, mode="markers+text", textposition="top center", name="published")
+    figure.add_hline(len(found["baseline_test_wrong"]) / 100, line_dash="dot", annotation_text="LeNet-5 as float32")
+    figure.update_xaxes(type="log", title="bytes of the file")
+    figure.update_yaxes(title="test error, %")
+    path = RESULTS.with_suffix(".html")
+    figure.write_html(path)
+    return path
 
 
 def _right(indices: Sequence[int]) -> NDArray[np.float64]:

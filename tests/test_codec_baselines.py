@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import modelopt_core as mo
+from benchmarks import lenet
 from benchmarks.size import broken, quantized
 from modelopt_core import codec, grid
 from modelopt_core.codec import header
@@ -95,3 +96,13 @@ def test_the_adaptive_coder_earns_its_keep(ratio: float) -> None:
 def test_a_large_model_is_not_coded_adaptively() -> None:
     model, note = quantized("mnist/lenet300", 3, "tensor")
     assert codec.encode(model, note, adaptive=True) == codec.encode(model, note)
+
+
+def test_the_recipes_of_the_benchmark_are_recipes() -> None:
+    """Both files are what `modelopt run` reads; the front prunes once more before it quantizes."""
+    assert [step.name for step in lenet.recipe(0)] == ["Prune", "Finetune", "Quantize"]
+    small, further = lenet.recipe(1), lenet.recipe(2)
+    assert small[:3] == further[:3]
+    assert small[3:] == further[4:]
+    assert isinstance(further[3], mo.Prune)
+    assert dict(further[3].ratios)["fc1"] > dict(small[2].ratios)["fc1"]  # type: ignore[attr-defined]
