@@ -43,17 +43,24 @@ LITERATURE = (
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
 # Shares of each layer's weights that are gone, beyond the small recipe's own; the last are more than it bears.
 SPARSER = ((0.55, 0.70, 0.930, 0.78), (0.65, 0.80, 0.955, 0.84), (0.75, 0.88, 0.973, 0.90))
+UNTRAINED = 2 + len(SPARSER)
 FIRST_SEEDS = 1  # so many seeds run the whole front; all run the two recipes
 
 
 def recipe(point: int) -> mo.Recipe:
-    """The recipe of a point: 0 is lenet5.json, 1 lenet5-small.json; the others prune once more before they quantize."""
+    """The recipe of a point: 0 is lenet5.json, 1 lenet5-small.json; 2 to 4 prune once more before they quantize.
+
+    5 is 1 at 5 bits, with no training after it.
+    """
     name = "lenet5-small.json" if point else "lenet5.json"
     steps = mo.from_json((HERE / "recipes" / name).read_text("utf-8"))
     if point < 2:
         return steps
-    prune = steps[2]
+    prune, quantize = steps[2:4]
     assert isinstance(prune, mo.Prune)
+    assert isinstance(quantize, mo.Quantize)
+    if point == UNTRAINED:
+        return (*steps[:3], quantize.changed(bits=5))
     ratios = tuple(zip(LAYERS, SPARSER[point - 2], strict=True))
     return (*steps[:3], prune.changed(rounds=2, ratios=ratios), *steps[3:])
 
@@ -105,7 +112,7 @@ def run(seeds: Sequence[int]) -> None:
     """Measure what is missing and keep it."""
     torch.set_num_threads(1)
     for seed in seeds:
-        for point in range(len(SPARSER) + 2 if seed < FIRST_SEEDS else 2):
+        for point in range(UNTRAINED + 1) if seed < FIRST_SEEDS else (0, 1, UNTRAINED):
             if not any((row["point"], row["seed"]) == (point, seed) for row in rows()):
                 keep(measured(made(recipe(point), seed), point, seed))
 
@@ -150,7 +157,7 @@ def report() -> list[str]:
         cells += [f"{row['val_errors'] / 100:.2f} %", f"{100 * (1 - after.mean()):.2f} %"]
         cells += [f"{flips.won} / {flips.lost}, {flips.p:.2g}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    for point, name in enumerate(("lenet5.json", "lenet5-small.json")):
+    for point, name in enumerate(("lenet5.json", "lenet5-small.json")):  # points 0 and 1
         right = [_right(row["test_wrong"]) for row in found["rows"] if row["point"] == point]
         main = np.stack(right).mean(axis=0)
         change = difference(before, main)
@@ -167,7 +174,8 @@ def chart() -> Path:
     for name, rows in {
         "lenet5.json, a point per seed": [row for row in found["rows"] if row["point"] == 0],
         "lenet5-small.json": [row for row in found["rows"] if row["point"] == 1],
-        "pruned further": [row for row in found["rows"] if row["point"] > 1],
+        "pruned further": [row for row in found["rows"] if 1 < row["point"] < UNTRAINED],
+        "lenet5-small.json at 5 bits": [row for row in found["rows"] if row["point"] == UNTRAINED],
     }.items():
         errors = [len(row["test_wrong"]) / 100 for row in rows]
         figure.add_scatter(x=[row["size_bytes"] for row in rows], y=errors, mode="markers", name=name)

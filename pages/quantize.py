@@ -2,7 +2,7 @@
 
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
-from pages.quantizing import article, check, error, file, weights
+from pages.quantizing import article, bits, check, error, file, weights
 from pages.shared import frame, layer_table
 
 
@@ -35,7 +35,9 @@ frame.page(
             "lsq": "train steps too",
         },
         tabs={"Weights": weights.draw, "Error": error.draw, "File": file.draw, "Check": check.draw},
-        always={"Article": article.draw},
+        always={"Bits": bits.draw, "Article": article.draw},
+        order=("Layers", "Bits", "Weights", "Error", "File", "Check", "Article"),
+        settle=bits.settle,
         aside=("group", "examples", "prepare", "activations", "recovery", "epochs", "lr"),
     )
 )

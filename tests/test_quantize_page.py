@@ -21,7 +21,7 @@ def open_tab(root: Any, tab: str, **url: str) -> Any:
     return app
 
 
-@pytest.mark.parametrize("tab", ["Weights", "Error", "File", "Check", "Article"])
+@pytest.mark.parametrize("tab", ["Bits", "Weights", "Error", "File", "Check", "Article"])
 @pytest.mark.parametrize(
     "url",
     [
@@ -62,3 +62,29 @@ def test_the_articles_example_is_one_click(root: Any) -> None:
     app.run()
     assert not app.exception
     assert any("q runs from -0.5 to 255.5" in caption.value for caption in app.caption)
+
+
+def test_bits_of_a_layer_by_hand_and_in_the_link(root: Any) -> None:
+    app = open_page(root, "quantize", model="mlp", bits="4", layer_bits="fc1:2,fc9:3")
+    assert any("Unknown layer 'fc9'; choose from fc1, fc2, fc3. It is left out." in line for line in lines(app))
+    app.session_state["tabs-Quantize-tune"] = "Bits"
+    app.run()
+    boxes = {box.label: box for box in app.selectbox}
+    assert (boxes["fc1"].value, boxes["fc2"].value) == (2, 0)
+    boxes["fc2"].set_value(8)
+    app.run()
+    assert not app.exception
+    assert app.session_state["Quantize.layer_bits"] == (("fc1", 2), ("fc2", 8))
+    assert app.query_params["layer_bits"] == "fc1:2,fc2:8"
+
+
+def test_bits_are_solved_for_a_budget(root: Any) -> None:
+    app = open_tab(root, "Bits", model="mlp")
+    app.session_state["Quantize budget"] = 4000
+    next(b for b in app.button if b.label == "Solve").click()
+    app.run()
+    assert not app.exception
+    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    assert (
+        app.session_state["Quantize.layer_bits"] == mo.allocate(model, w, mo.Quantize(), budget_bytes=4000).layer_bits
+    )
