@@ -46,6 +46,14 @@ def test_the_file_keeps_the_budget():
     assert abs(drop) < 0.01
 
 
+def test_widths_that_are_known_are_not_tried_again():
+    w, model, said = mo.workload("digits"), mo.baseline("digits", "mlp"), []
+    known = list(mo.widths(model, w, mo.Quantize()))
+    found = mo.allocate(model, w, mo.Quantize(), budget_bytes=4000, known=known, report=said.append)
+    assert found == mo.allocate(model, w, mo.Quantize(), budget_bytes=4000)
+    assert said == []
+
+
 def test_the_drop_is_tolerated_and_measured_together():
     w, model, said = mo.workload("digits"), mo.baseline("digits", "mlp"), []
     found = mo.allocate(model, w, mo.Quantize(observer="mse"), tolerated_drop=0.02, tried=(2, 4, 8), report=said.append)

@@ -11,13 +11,13 @@ layer.
 
 from modelopt_core.quantize.adaround import adaround
 from modelopt_core.quantize.gptq import gptq
-from modelopt_core.quantize.mixed import Width, allocate, widths
+from modelopt_core.quantize.mixed import WIDTHS, Width, allocate, widths
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.roundings import ROUNDINGS, RoundingContext
 from modelopt_core.quantize.step import Quantize
 from modelopt_core.quantize.tensor import Scheme, quantize_tensor
 
 __all__ = [
-    "OBSERVERS", "ROUNDINGS", "Quantize", "RoundingContext", "Scheme", "Width", "adaround", "allocate", "gptq",
-    "quantize_tensor", "widths",
+    "OBSERVERS", "ROUNDINGS", "WIDTHS", "Quantize", "RoundingContext", "Scheme", "Width", "adaround", "allocate",
+    "gptq", "quantize_tensor", "widths",
 ]  # fmt: skip

@@ -94,18 +94,20 @@ def allocate(
     budget_bytes: int | None = None,
     tolerated_drop: float | None = None,
     tried: Sequence[int] = WIDTHS,
+    known: Sequence[Width] = (),
     seed: int = 0,
     report: Report = silent,
 ) -> Quantize:
     """The step with bits for each layer: the least loss in a file of `budget_bytes`, or the smallest file whose score
     on val falls by no more than `tolerated_drop` (in [0, 1]), measured with all layers together.
 
+    known: all that `widths` yielded for this model and step; where it is given, nothing is tried again.
     ModelOptError where not exactly one of the two is given, or where no choice of widths can do it.
     """
     if (budget_bytes is None) == (tolerated_drop is None):
         raise ModelOptError("give budget_bytes or tolerated_drop, one of the two")
     found: dict[str, list[Width]] = {}
-    for width in widths(model, workload, step, tried, seed=seed, report=report):
+    for width in known or widths(model, workload, step, tried, seed=seed, report=report):
         found.setdefault(width.layer, []).append(width)
     states = front([[(w.size_bytes, max(0.0, w.rise)) for w in of_layer] for of_layer in found.values()])
 
