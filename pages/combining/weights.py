@@ -22,6 +22,8 @@ from pages.shared.trial import Trial
 WEIGHTS, DIAL, LOCKED = "Ensemble.weights", "Ensemble.dial", "Ensemble.locked"
 KNOB = Knob(0.0, 1.0, 0.01, "w")
 STEP = 0.01
+NAMED = 3  # members whose names fit above their columns; more are numbered as the sliders are
+FINEST = 1e-12  # nats: nearer than this is what rounding leaves
 
 
 def settle(here: Bench) -> None:
@@ -124,7 +126,7 @@ def _found(trial: Trial, names: Sequence[str]) -> None:
             solved = said.kept(
                 trial, f"{label} {rule}", partial(solve, said.log_probabilities(trial), said.truth(trial))
             )
-            rows.append((label, solved.weights, f"within {solved.gap:.1e} nats of the best"))
+            rows.append((label, solved.weights, f"within {max(solved.gap, FINEST):.0e} nats of the best"))
         except ModelOptError as error:
             st.caption(str(error))
     cells = [(label, weights, *said.judge(trial, weights), gap) for label, weights, gap in rows]
@@ -134,7 +136,8 @@ def _found(trial: Trial, names: Sequence[str]) -> None:
         + f'<td class="mo-number">{loss:.4f}</td><td class="mo-number">{units.percent(score)}</td></tr>'
         for label, weights, loss, score, _ in cells
     )
-    heads = "".join(f'<th class="mo-number" title="{escape(name)}">{i + 1}</th>' for i, name in enumerate(names))
+    heads = "".join(f'<th class="mo-number" title="{escape(name)}">{escape(name) if n <= NAMED else i + 1}</th>'
+                    for i, name in enumerate(names))  # fmt: skip
     st.html(
         f'<div class="mo-scroll"><table class="mo-table"><thead><tr><td></td>{heads}<th class="mo-number">log loss</th>'
         f'<th class="mo-number">score</th></tr></thead><tbody>{body}</tbody></table></div>'

@@ -64,6 +64,7 @@ def _table(found: Sequence[Unit], sweep: Sweep[Sensitivity]) -> None:
         styled.format(lambda v: f"{v:+.1f}".replace("-", units.MINUS), subset=names, na_rep=""),
         hide_index=True,
         key="sensitivity-table",
+        placeholder="",
         on_select=partial(_chosen, found),
         selection_mode="single-cell",
         alt="Change of the score in points, a row a layer, a column a ratio",

@@ -22,7 +22,7 @@ def draw(trial: Trial) -> None:
         found = histogram(start, trial.after, layer)
         fig = charts.figure("weight", "how many", height=HEIGHT)
         charts.bars(fig, "before", found.centers, found.before, charts.colour("muted"))
-        charts.bars(fig, "after", found.centers, found.after, charts.colour("size"))
+        charts.bars(fig, "after", found.centers, found.after, charts.categorical(0))
         fig.update_layout(barmode="overlay")
         fig.update_yaxes(type="log", dtick=1)
         for point in found.points:
