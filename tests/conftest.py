@@ -1,4 +1,4 @@
-"""What every test may lean on: seeded Hypothesis, one thread a process, MNIST and a browser where they are."""
+"""What every test may lean on: seeded torch and Hypothesis, one thread a process, MNIST and a browser where they are."""
 
 from __future__ import annotations
 
@@ -74,6 +74,14 @@ def browser(chromium: str) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Networks that a test makes for itself begin with the same weights each time."""
+    import torch
+
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
