@@ -1,4 +1,4 @@
-"""What every test may lean on: seeded torch and Hypothesis, one thread a process, MNIST and a browser where they are."""
+"""What every test may lean on: seeds, one thread a process, MNIST and a browser where they are."""
 
 from __future__ import annotations
 
