@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import streamlit as st
 
 import modelopt_core as mo
@@ -15,6 +14,9 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.prune import Unit, units
 from pages.shared import address, controls
 from pages.shared.bench import Bench
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KEYS = controls.keys(mo.Prune)
 EDITOR = "Prune.editor"
@@ -141,6 +143,8 @@ def edit(here: Bench, granularity: str) -> None:
 
 def table(found: Sequence[Unit], own: Own) -> pd.DataFrame:
     """A row a unit: layer, size, ratio (NaN: as the Dial), frozen."""
+    import pandas as pd  # a quarter of a second, and the Dial comes first
+
     ratios = pd.array([own.ratio(unit) for unit in found], dtype="Float64")
     sizes, frozen = [unit.size for unit in found], [own.is_frozen(unit) for unit in found]
     return pd.DataFrame({"layer": [label(u) for u in found], "size": sizes, RATIO: ratios, FROZEN: frozen})

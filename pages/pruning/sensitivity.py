@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import streamlit as st
 
 import modelopt_core as mo
@@ -17,6 +16,9 @@ from pages.pruning import ratios
 from pages.shared import charts, units
 from pages.shared.follow import PATIENCE_S, follow
 from pages.shared.trial import Setting
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RATIOS = (0.5, 0.1, 0.9, 0.3, 0.7)  # coarse to fine
 DEEPEST = 0.55  # opacity of the largest loss: the number on it stays readable
@@ -51,6 +53,8 @@ def request(setting: Setting, layers: int) -> Sweep[Sensitivity]:
 
 
 def _table(found: Sequence[Unit], sweep: Sweep[Sensitivity]) -> None:
+    import pandas as pd  # a quarter of a second, and the Dial comes first
+
     cells = {(s.name, s.ratio): s.delta for s in list(sweep.points)}
     columns = sorted(RATIOS)
     points = [[100 * cells[u.name, r].value if (u.name, r) in cells else None for r in columns] for u in found]
@@ -73,6 +77,8 @@ def _table(found: Sequence[Unit], sweep: Sweep[Sensitivity]) -> None:
 
 def _styles(frame: Any, clear: Sequence[Sequence[bool]]) -> pd.DataFrame:
     """The deeper the loss, the bluer: score is blue; what may be chance is grey."""
+    import pandas as pd
+
     numbers = frame.drop(columns="layer")
     worst = max(1.0, -float(numbers.min().min())) if numbers.notna().any().any() else 1.0
     styles = pd.DataFrame("", index=frame.index, columns=frame.columns)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 import modelopt_core as mo
@@ -66,7 +65,7 @@ def _runs(here: Bench) -> None:
         "Choose one to pin it, two to compare.</p>"
     )
     event: Any = st.dataframe(
-        pd.DataFrame(rows),
+        rows,
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
@@ -105,7 +104,7 @@ def _curve(setting: Setting, knob: str, points: Sequence[Point]) -> None:
         f"{escape(knob)}, against the model as it came.</p>"
     )
     st.dataframe(
-        pd.DataFrame(rows),
+        rows,
         hide_index=True,
         key="curve-table",
         column_config=_config(),
