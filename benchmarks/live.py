@@ -1,7 +1,7 @@
 """The live bars, core part: what one move of a slider costs. `python -m benchmarks.live`, on an idle machine.
 
 `python -m benchmarks.live criteria` times every pruning criterion instead: the first gathering of what it looks at, and
-settings never seen after it.
+settings never seen after it; `python -m benchmarks.live observers` every observer and rounding of quantization.
 """
 
 from __future__ import annotations
@@ -101,6 +101,24 @@ def criteria(w: mo.Workload, model: torch.nn.Module, limit: int, name: str) -> I
         yield row("L3", f"{name}, {criterion}: a setting never seen", times, f"p95 ≤ {limit}")
 
 
+def observers(w: mo.Workload, model: torch.nn.Module, limit: int, name: str) -> Iterator[str]:
+    """L3 and L4 for every observer, to the nearest point, and for every other rounding that does not last."""
+    roundings = [rounding for rounding in mo.ROUNDINGS if not mo.Quantize(rounding=rounding).lasts]
+    pairs = [(o, "nearest") for o in mo.OBSERVERS] + [("absmax", r) for r in roundings if r != "nearest"]
+    for observer, rounding in pairs:
+        STORE.clear()
+        mo.run((), [model], w)
+        steps = [
+            mo.Quantize(bits=bits, scheme=scheme, per=per, observer=observer, rounding=rounding)  # type: ignore[arg-type]
+            for bits in range(1, 9)
+            for scheme in ("symmetric", "affine")
+            for per in ("tensor", "channel")
+        ][:MOVES]
+        first, again = ([clock(lambda s=s: move(s, model, w)) for s in steps] for _ in range(2))
+        yield row("L3", f"{name}, {observer}, {rounding}: a setting never seen", first, f"p95 ≤ {limit}")
+        yield row("L4", f"{name}, {observer}, {rounding}: the same setting again", again, "≤ 5")
+
+
 def combining(w: mo.Workload, model: torch.nn.Module) -> str:
     """L5: five members, 10,000 examples, new weights: score with its interval from kept predictions."""
     members = [mo.Quantize(bits=b).apply(model, w) for b in (3, 4, 5, 6, 7)]
@@ -153,11 +171,12 @@ def main(arguments: list[str]) -> None:
     """Print the table."""
     torch.set_num_threads(2)
     print(f"{machine()}\n\n{HEADER}", flush=True)
-    if arguments == ["criteria"]:
-        for pair in (("digits", "cnn"), ("mnist", "lenet300")):
-            for line in criteria(mo.workload(pair[0]), mo.baseline(*pair), LIMITS[pair], " ".join(pair)):
-                print(line, flush=True)
-        return
+    for part in (criteria, observers):
+        if arguments == [part.__name__]:
+            for pair in (("digits", "cnn"), ("mnist", "lenet300")):
+                for line in part(mo.workload(pair[0]), mo.baseline(*pair), LIMITS[pair], " ".join(pair)):
+                    print(line, flush=True)
+            return
     for (workload, name), limit in LIMITS.items():
         w, model = mo.workload(workload), mo.baseline(workload, name)
         for line in unseen_and_again(w, model, limit, f"{workload} {name}"):
