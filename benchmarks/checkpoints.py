@@ -14,7 +14,6 @@ from torch import nn
 import modelopt_core as mo
 from modelopt_core import identity
 from modelopt_core.models import build
-from modelopt_core.train import fit
 from modelopt_core.zoo import ZOO
 
 CACHE = Path(__file__).parent / ".cache"
@@ -30,21 +29,7 @@ def trained(name: str, seed: int) -> nn.Module:
         if training == how:
             return mo.baseline(*shipped.split("/"))
     key = identity.digest(how, workload.data_hash, torch.__version__)[:16]
-    blank = build(how.spec, seed)
-
-    def train() -> nn.Module:
-        return fit(
-            blank,
-            workload,
-            epochs=how.epochs,
-            lr=how.lr,
-            batch_size=how.batch_size,
-            weight_decay=how.weight_decay,
-            augment=how.augment,
-            seed=seed,
-        )
-
-    return kept(f"{name.replace('/', '-')}-{seed}-{key}", blank, train)
+    return kept(f"{name.replace('/', '-')}-{seed}-{key}", build(how.spec), lambda: how.train(workload))
 
 
 def kept(name: str, like: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:

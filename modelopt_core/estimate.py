@@ -7,6 +7,7 @@ Intervals hold the true value 95 times of 100. Those shown while a slider moves 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -134,6 +135,18 @@ def mcnemar(before_correct: ArrayLike, after_correct: ArrayLike) -> Flips:
         ways = ways * (n - k) // (k + 1)
         total += ways
     return Flips(won, lost, min(1.0, 2 * total / 2**n))
+
+
+def holm(ps: Sequence[float], alpha: float = 0.05) -> list[bool]:
+    """Which tests stay significant when all m are asked at once: the k-th lowest p (from 0) below alpha / (m − k).
+
+    Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statist. 6, 1979
+    """
+    clear, still = [False] * len(ps), True
+    for rank, at in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        still = still and ps[at] < alpha / (len(ps) - rank)
+        clear[at] = still
+    return clear
 
 
 def verdict(p: float, delta: float, alpha: float = 0.05) -> str:

@@ -47,11 +47,25 @@ class Keeper(Protocol):
         """A training with this key begins: its last checkpoint, if one was kept. Those that follow are its own."""
 
 
-@dataclass(frozen=True)
-class NotesApart:
-    """A report that keeps the notes to itself and passes everything else on to `report`."""
+@dataclass(frozen=True, eq=False)
+class Relay:
+    """A report that passes all on to `report`, where checkpoints come from; subclasses change what is told."""
 
     report: Report
+
+    def __call__(self, event: object) -> None:
+        """As any report."""
+        self.report(event)
+
+    def recall(self, training: str) -> bytes | None:
+        """A checkpoint, where the report behind keeps any."""
+        return self.report.recall(training) if isinstance(self.report, Keeper) else None
+
+
+@dataclass(frozen=True, eq=False)
+class NotesApart(Relay):
+    """A report that keeps the notes to itself and passes everything else on to `report`."""
+
     notes: list[Note] = field(default_factory=list)
 
     def __call__(self, event: object) -> None:
@@ -59,11 +73,7 @@ class NotesApart:
         if isinstance(event, Note):
             self.notes.append(event)
         else:
-            self.report(event)
-
-    def recall(self, training: str) -> bytes | None:
-        """A checkpoint, where the report behind keeps any."""
-        return self.report.recall(training) if isinstance(self.report, Keeper) else None
+            super().__call__(event)
 
 
 def silent(_: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
@@ -23,6 +23,8 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Note, NotesApart, Report, silent
 from modelopt_core.registry import Registry
 from modelopt_core.workload import Workload
+
+N = TypeVar("N", int, float)  # what a layer may have of its own
 
 STEPS: Registry[Callable[..., Step]] = Registry("step")
 
@@ -234,6 +236,18 @@ def kept(key: str) -> bool:
     """Is the result with this key at hand, so that `Transform.apply` computes nothing?"""
     found = STORE.peek(("model", key))
     return found is not None and identity.intact(found)
+
+
+def pairs(value: Any) -> Any:
+    """A mapping as (name, value) pairs, before a field of pairs is checked."""
+    return tuple(value.items()) if isinstance(value, dict) else value
+
+
+def once_each(value: tuple[tuple[str, N], ...], twice: str) -> tuple[tuple[str, N], ...]:
+    """(name, value) pairs in order of names; a name that is there twice is an error that says `twice`."""
+    if len({name for name, _ in value}) < len(value):
+        raise ModelOptError(twice)
+    return tuple(sorted(value))
 
 
 def explain(cls: type[Step], error: ValidationError) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from modelopt_core import grid
-from modelopt_core.events import Keeper, Progress, Report
+from modelopt_core.events import Progress, Relay
 from modelopt_core.grid import Codebook, Grid, Points
 
 
@@ -113,20 +113,14 @@ def _register(module: nn.Module, name: str, value: Tensor, learned: bool) -> Non
 
 
 @dataclass(frozen=True, eq=False)
-class Settling:
+class Settling(Relay):
     """A report that hears of the best model so far as `settled` makes it."""
-
-    report: Report
 
     def __call__(self, event: object) -> None:
         """As any report."""
         if isinstance(event, Progress) and (best := event.best) is not None:
             event = replace(event, best=lambda: settled(best()))
-        self.report(event)
-
-    def recall(self, training: str) -> bytes | None:
-        """A checkpoint, where the report behind keeps any."""
-        return self.report.recall(training) if isinstance(self.report, Keeper) else None
+        super().__call__(event)
 
 
 @torch.no_grad()

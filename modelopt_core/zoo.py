@@ -58,6 +58,20 @@ class Training:
             return partial(shift, pixels=self.jitter)
         return partial(drop_words, share=self.word_dropout) if self.word_dropout else None
 
+    def train(self, data: Workload, report: Report = silent) -> nn.Module:
+        """The network, from its seed's first weights, in eval mode."""
+        return fit(
+            build(self.spec, self.seed),
+            data,
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            weight_decay=self.weight_decay,
+            augment=self.augment,
+            seed=self.seed,
+            report=report,
+        )
+
 
 DIGIT, IMAGE, TEXT = (1, 8, 8), (1, 28, 28), (48,)
 ZOO = {
@@ -135,17 +149,7 @@ def train_zoo(name: str, report: Report = silent) -> Path:
     training = ZOO[_known(name)]
     data = workload(name.split("/")[0])
     with _one_thread():
-        model = fit(
-            build(training.spec, training.seed),
-            data,
-            epochs=training.epochs,
-            lr=training.lr,
-            batch_size=training.batch_size,
-            weight_decay=training.weight_decay,
-            augment=training.augment,
-            seed=training.seed,
-            report=report,
-        )
+        model = training.train(data, report)
         model, dtype = _stored(model, data)
         scores = {split: evaluate(model, data, data.split(split))[0] for split in ("val", "test")}
     encoded = save_tensors({key: _as(tensor, dtype) for key, tensor in model.state_dict().items()})

@@ -17,6 +17,7 @@ from modelopt_core.estimate import (
     Estimate,
     bootstrap,
     difference,
+    holm,
     mcnemar,
     mean_interval,
     median_quartiles,
@@ -175,3 +176,11 @@ def test_verdict(p: float, delta: float, word: str) -> None:
 def test_errors_say_what_is_wrong(call: Callable[[], object], text: str) -> None:
     with pytest.raises(ModelOptError, match=text):
         call()
+
+
+def test_holm_by_hand() -> None:
+    """0.05 / 3, then 0.05 / 2, then 0.05; what follows the first failure fails."""
+    assert holm([0.02, 0.01, 0.04]) == [True, True, True]
+    assert holm([0.03, 0.01, 0.04]) == [False, True, False]
+    assert holm([0.04]) == [True]
+    assert holm([]) == []

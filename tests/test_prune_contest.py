@@ -10,7 +10,7 @@ from scipy import stats as distributions
 
 import modelopt_core as mo
 from modelopt_core.prune import Cell, contest, duels, entrants, spreads
-from modelopt_core.prune.contest import RATIOS, SEEDS, drawn, holm, length
+from modelopt_core.prune.contest import RATIOS, SEEDS, drawn, length
 
 
 def cell(name: str, right: list[int], ratio: float = 0.5, seed: int = 0) -> Cell:
@@ -51,14 +51,6 @@ def test_several_seeds_are_compared_by_the_mean_of_each_example() -> None:
 def test_where_both_guess_nothing_is_won() -> None:
     cells = [cell("hebbian", [1, 1] + [0] * 18), cell("l1", [0] * 20), cell("l2", [1] * 20)]
     assert [d.rival for d in duels(cells, "hebbian", chance=0.1)] == ["l2"]
-
-
-def test_holm_by_hand() -> None:
-    """0.05 / 3, then 0.05 / 2, then 0.05; what follows the first failure fails."""
-    assert holm([0.02, 0.01, 0.04]) == [True, True, True]
-    assert holm([0.03, 0.01, 0.04]) == [False, True, False]
-    assert holm([0.04]) == [True]
-    assert holm([]) == []
 
 
 @pytest.mark.parametrize("granularity", ["weight", "channel"])

@@ -30,9 +30,9 @@ from benchmarks.checkpoints import trained
 from benchmarks.paired import Pair, pair, right, told
 from modelopt_core import identity
 from modelopt_core.calls import sample
+from modelopt_core.estimate import holm
 from modelopt_core.events import silent
 from modelopt_core.layers import macs
-from modelopt_core.prune.contest import holm
 from modelopt_core.prune.stats import EXAMPLES
 from modelopt_core.train import fit, reestimate_norms
 from modelopt_core.workload import Workload

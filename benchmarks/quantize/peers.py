@@ -26,7 +26,7 @@ from benchmarks.paired import Pair, pair, right
 from benchmarks.quantize.lowbits import score
 from modelopt_core import export
 from modelopt_core.calls import sample
-from modelopt_core.prune.contest import holm
+from modelopt_core.estimate import holm
 
 NETS = ("digits/cnn", "digits/mlp", "mnist/lenet300", "mnist/lenet5", "mnist/mlp1200")
 KINDS = {2: torch.int2, 3: torch.int3, 4: torch.int4, 8: torch.int8}

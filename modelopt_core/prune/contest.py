@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from modelopt_core import channels, identity, turns
-from modelopt_core.estimate import Estimate, difference, mcnemar, mean_interval, verdict
+from modelopt_core.estimate import Estimate, difference, holm, mcnemar, mean_interval, verdict
 from modelopt_core.events import silent
 from modelopt_core.measure import PREDICT_THREADS
 from modelopt_core.prune.criteria import CRITERIA
@@ -29,7 +29,6 @@ from modelopt_core.workload import Outputs, Workload
 
 RATIOS = (0.5, 0.8, 0.2, 0.3, 0.7, 0.6, 0.4, 0.1, 0.9)  # coarse to fine
 SEEDS = 5
-ALPHA = 0.05
 
 Scores = NDArray[Any]  # (n,) bool or float32
 
@@ -135,7 +134,6 @@ def duels(cells: Iterable[Cell], criterion: str, chance: float = 0.0) -> list[Du
 
     Both are scored on the same examples: McNemar's exact test where each has one answer an example, else the normal
     test of the mean difference of what an example scores on average over the seeds. Holm's correction over all duels.
-    Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statist. 6, 1979.
     """
     means = {at: np.stack(list(by.values())).mean(axis=0, dtype=np.float64) for at, by in _by_setting(cells).items()}
     alive = {at for at, scores in means.items() if mean_interval(scores).low > chance}
@@ -147,15 +145,6 @@ def duels(cells: Iterable[Cell], criterion: str, chance: float = 0.0) -> list[Du
         delta = difference(means[pair], means[criterion, pair[1]])
         found.append(Duel(*pair, delta, p, verdict(p, delta.value) if clear else ""))
     return found
-
-
-def holm(ps: Sequence[float], alpha: float = ALPHA) -> list[bool]:
-    """Which tests stay significant when all m are asked at once: the k-th lowest p (from 0) below alpha / (m − k)."""
-    clear, still = [False] * len(ps), True
-    for rank, at in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        still = still and ps[at] < alpha / (len(ps) - rank)
-        clear[at] = still
-    return clear
 
 
 def _by_setting(cells: Iterable[Cell]) -> dict[tuple[str, float], dict[int, Scores]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from modelopt_core.events import Keeper, Note, Progress, Report
+from modelopt_core.events import Note, Progress, Relay
 
 SCHEDULES = ("linear", "cubic")
 
@@ -22,10 +22,9 @@ def shares(rounds: int, schedule: str) -> list[float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Round:
+class Round(Relay):
     """The report of round `at` (from 0) of `rounds`: its training is a part of the whole; the last has the notes."""
 
-    report: Report
     at: int
     rounds: int
 
@@ -36,8 +35,4 @@ class Round:
             values = {"round": self.at + 1, **event.values}
             event = replace(event, phase="prune", step=done, total=self.rounds * event.total, values=values)
         if not isinstance(event, Note) or self.at + 1 == self.rounds:
-            self.report(event)
-
-    def recall(self, training: str) -> bytes | None:
-        """The checkpoint of a training, where the report that is passed on to keeps any."""
-        return self.report.recall(training) if isinstance(self.report, Keeper) else None
+            super().__call__(event)

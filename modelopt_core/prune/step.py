@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from torch import nn
 
 from modelopt_core.errors import ModelOptError
@@ -16,7 +16,7 @@ from modelopt_core.prune.masks import Masks, Plan, prune_weights, stays_of
 from modelopt_core.prune.rounds import Round, shares
 from modelopt_core.prune.scores import Scorer
 from modelopt_core.prune.stats import gather
-from modelopt_core.step import STEPS, Knob, Named, Transform, When
+from modelopt_core.step import STEPS, Knob, Named, Transform, When, once_each, pairs
 from modelopt_core.train import fit, reestimate_norms
 from modelopt_core.workload import Workload
 
@@ -77,17 +77,12 @@ class Prune(Transform):
         title="Vary",
         description="Train on varied examples, where the workload has a way: images moved by a pixel, words left out.",
     )
-    ratios: tuple[tuple[str, float], ...] = Field(
+    ratios: Annotated[tuple[tuple[str, float], ...], BeforeValidator(pairs)] = Field(
         (), title="Ratio per layer", description="(layer, ratio) pairs: these layers have a ratio of their own."
     )
     frozen: tuple[str, ...] = Field(
         (), title="Frozen", description="Layers whose weights, or whose channels, all stay."
     )
-
-    @field_validator("ratios", mode="before")
-    @classmethod
-    def _pairs(cls, value: Any) -> Any:
-        return tuple(value.items()) if isinstance(value, dict) else value
 
     @field_validator("ratios")
     @classmethod
@@ -95,9 +90,7 @@ class Prune(Transform):
         for layer, ratio in value:
             if not 0 <= ratio < 1:
                 raise ModelOptError(f"Prune: ratio {ratio:g} of {layer} is not allowed; it must be ≥ 0 and < 1")
-        if len({layer for layer, _ in value}) < len(value):
-            raise ModelOptError("Prune: ratios name a layer twice; give each layer one ratio")
-        return tuple(sorted(value))
+        return once_each(value, "Prune: ratios name a layer twice; give each layer one ratio")
 
     @field_validator("frozen")
     @classmethod

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from torch import nn
 
 from modelopt_core.errors import ModelOptError, unknown
@@ -15,7 +15,7 @@ from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.prepare import equalise, fold_norms
 from modelopt_core.quantize.roundings import ROUNDINGS
 from modelopt_core.quantize.tensor import Scheme
-from modelopt_core.step import STEPS, Knob, Named, Transform, When
+from modelopt_core.step import STEPS, Knob, Named, Transform, When, once_each, pairs
 from modelopt_core.straight import Settling, on_points, settled
 from modelopt_core.train import fit
 from modelopt_core.workload import Workload
@@ -85,14 +85,9 @@ class Quantize(Transform):
     lr: Annotated[float, When("recovery", *TRAINED)] = Field(
         1e-3, gt=0, le=1e9, title="Learning rate", description="First step size; falls to zero."
     )
-    layer_bits: tuple[tuple[str, int], ...] = Field(
+    layer_bits: Annotated[tuple[tuple[str, int], ...], BeforeValidator(pairs)] = Field(
         (), title="Bits per layer", description="(layer, bits) pairs: these layers have their own; 32 leaves floats."
     )
-
-    @field_validator("layer_bits", mode="before")
-    @classmethod
-    def _pairs(cls, value: Any) -> Any:
-        return tuple(value.items()) if isinstance(value, dict) else value
 
     @field_validator("layer_bits")
     @classmethod
@@ -100,9 +95,7 @@ class Quantize(Transform):
         for layer, bits in value:
             if bits not in (*BITS, FLOATS):
                 raise ModelOptError(f"Quantize: {bits} bits for {layer} are not allowed; choose from 1 to 8, 16 and 32")
-        if len({layer for layer, _ in value}) < len(value):
-            raise ModelOptError("Quantize: layer_bits name a layer twice; give each layer one number of bits")
-        return tuple(sorted(value))
+        return once_each(value, "Quantize: layer_bits name a layer twice; give each layer one number of bits")
 
     @field_validator("activations")
     @classmethod

@@ -143,7 +143,7 @@ def edit(here: Bench, granularity: str) -> None:
 
 def table(found: Sequence[Unit], own: Own) -> pd.DataFrame:
     """A row a unit: layer, size, ratio (NaN: as the Dial), frozen."""
-    import pandas as pd  # a quarter of a second, and the Dial comes first
+    import pandas as pd  # a quarter of a second, and the cards come first
 
     ratios = pd.array([own.ratio(unit) for unit in found], dtype="Float64")
     sizes, frozen = [unit.size for unit in found], [own.is_frozen(unit) for unit in found]

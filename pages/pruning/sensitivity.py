@@ -53,7 +53,7 @@ def request(setting: Setting, layers: int) -> Sweep[Sensitivity]:
 
 
 def _table(found: Sequence[Unit], sweep: Sweep[Sensitivity]) -> None:
-    import pandas as pd  # a quarter of a second, and the Dial comes first
+    import pandas as pd  # a quarter of a second, and the cards come first
 
     cells = {(s.name, s.ratio): s.delta for s in list(sweep.points)}
     columns = sorted(RATIOS)
