@@ -174,7 +174,15 @@ def test_depthwise_convolutions_are_rounded_channel_by_channel():
 
 def test_which_settings_last():
     assert mo.Quantize(rounding="adaround").lasts
-    assert not mo.Quantize(rounding="gptq").lasts
     assert not mo.Quantize(rounding="adaround", scheme="codebook").lasts
+
+
+@pytest.mark.parametrize("looks", [{"rounding": "gptq"}, {"recovery": "bias"}, {"activations": 4}], ids=str)
+def test_looking_at_many_examples_lasts(looks):
+    assert [mo.Quantize(examples=n, **looks).lasts for n in (1, 512, 513, 65536)] == [False, False, True, True]
+    assert not mo.Quantize(examples=65536).lasts  # nothing looks at them
+
+
+def test_no_examples_are_one_line():
     with pytest.raises(mo.ModelOptError, match="examples=0 is not allowed; examples must be a whole number ≥ 1"):
         mo.Quantize(examples=0)

@@ -45,6 +45,13 @@ def test_knob_goes_coarse_to_fine_by_hand():
     assert Knob(0.0, 0.99, 0.01, "p").values(2) == [0.0, 0.99]
 
 
+def test_knob_with_stops_beyond_its_range():
+    knob = Knob(1, 8, 1, "b", beyond=(16,))
+    assert knob.stops == [1, 2, 3, 4, 5, 6, 7, 8, 16]
+    assert knob.values(99) == [1, 16, 5, 3, 7, 2, 4, 6, 8]
+    assert [knob.nearest(value) for value in (0, 4.2, 11, 13, 99)] == [1, 4, 8, 16, 16]
+
+
 @pytest.mark.parametrize("points", [1, 2, 3, 10, 34, 100, 1000])
 def test_knob_values_are_distinct_ticks_with_both_ends(points):
     values = Knob(0.0, 0.99, 0.01, "p").values(points)

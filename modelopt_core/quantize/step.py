@@ -23,6 +23,7 @@ from modelopt_core.workload import Workload
 BITS = (*range(1, 9), 16)
 EVEN = ("symmetric", "affine")  # schemes whose points an observer finds
 TRAINED = ("train", "lsq")  # recoveries that do
+QUICK = 512  # examples that `gptq` looks at within a second, in the largest of the shipped models
 
 
 @STEPS.register("Quantize")
@@ -32,7 +33,7 @@ class Quantize(Transform):
     sentence: ClassVar[str] = "Store each weight in fewer bits. How coarse can the grid be before the answers change?"
     formula: ClassVar[str] = "q = round(w / s + z)"
 
-    bits: Annotated[int, Knob(1, 8, 1, "b")] = Field(
+    bits: Annotated[int, Knob(1, 8, 1, "b", beyond=(16,))] = Field(
         8, title="Bits", description="Bits per weight.", json_schema_extra={"enum": list(BITS)}
     )
     scheme: Literal["symmetric", "affine", "codebook"] = Field(
@@ -115,8 +116,10 @@ class Quantize(Transform):
 
     @property
     def lasts(self) -> bool:
-        """AdaRound learns, and training trains."""
-        return self.recovery in TRAINED or (self.scheme in EVEN and bool(ROUNDINGS[self.rounding]["iterative"]))
+        """AdaRound learns, training trains, and looking at more than QUICK examples takes over a second."""
+        rounding = ROUNDINGS[self.rounding if self.scheme in EVEN else "nearest"]
+        looks = self.activations or self.recovery == "bias" or rounding["needs_data"]
+        return bool(self.recovery in TRAINED or rounding["iterative"] or (looks and self.examples > QUICK))
 
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         layers, seed, own = dict(weighted(model)), generator.initial_seed(), dict(self.layer_bits)

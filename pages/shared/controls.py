@@ -50,9 +50,10 @@ def value_from(step: type[Step], name: str, text: str) -> object:
     value = getattr(step(**{name: _parts(name, text, info) if _many(info) else text}), name)
     if any(meta.__class__.__name__ == "Knob" for meta in info.metadata):
         knob = step.knob(name)
-        if not knob.low <= value <= knob.high:
-            raise ModelOptError(f"{name}={text} is outside the dial, which goes from {knob.low:g} to {knob.high:g}")
-        value = type(value)(round(round((value - knob.low) / knob.step) * knob.step + knob.low, 10))
+        low, high = knob.stops[0], knob.stops[-1]
+        if not low <= value <= high:
+            raise ModelOptError(f"{name}={text} is outside the dial, which goes from {low:g} to {high:g}")
+        value = type(value)(knob.nearest(value))
     return value
 
 
