@@ -10,6 +10,7 @@ from torch import nn
 
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Report
+from modelopt_core.knob import Doublings
 from modelopt_core.quantize.layers import FLOATS, check_finite, quantize_inputs, quantize_layers, weighted
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.prepare import equalise, fold_norms
@@ -56,7 +57,7 @@ class Quantize(Transform):
         "nearest", title="Rounding", description="Which grid point a weight goes to."
     )
 
-    examples: int = Field(
+    examples: Annotated[int, Doublings(1, 65536)] = Field(
         512,
         ge=1,
         le=65536,
