@@ -37,6 +37,11 @@ class Composite(nn.Module):
         """The models whose log-probabilities `answer` wants, in order."""
         return list(self.members)
 
+    @property
+    def arithmetic(self) -> bool:
+        """Does `answer` say it all, so that predictions need not run the whole?"""
+        return True
+
     @abstractmethod
     def answer(self, said: Tensor) -> Tensor:
         """What the parts said, log-probabilities (M, B, K) -> (B, K): the whole's log-probabilities."""
@@ -54,7 +59,7 @@ class Composite(nn.Module):
         return self.run(list(self.members), inputs)
 
 
-def compose(kind: str, members: Sequence[nn.Module], **arguments: str) -> Composite:
+def compose(kind: str, members: Sequence[nn.Module], **arguments: str | int) -> Composite:
     """The composite in eval mode; where every member has a spec, its own is noted, so that a file can make it again."""
     whole: Composite = COMPOSITES[kind](members, **arguments)
     specs = [spec_of(member) for member in members]

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import codec, identity, timing
+from modelopt_core import codec, heldout, identity, timing
 from modelopt_core.cache import STORE, Store
 from modelopt_core.composite import Composite
 from modelopt_core.estimate import Estimate, Flips, difference, mcnemar, mean_interval
@@ -90,17 +90,20 @@ def predictions(
 ) -> Predictions:
     """What the model says about a split, computed once per model, data, split, runtime and device.
 
-    For a composite it is arithmetic on what its parts say.
+    For a composite it is arithmetic on what its parts say. Of a model that was fitted on val, what it has learned by heart
+    there is taken back.
     """
 
     def make() -> Predictions:
-        if isinstance(model, Composite):
+        if isinstance(model, Composite) and model.arithmetic:
             parts = [predictions(part, workload, split, runtime=runtime, device=device) for part in model.parts]
             label = " and ".join(dict.fromkeys(part.compiled for part in parts))
             said = stacked(model.parts, workload, split, runtime=runtime, device=device)
-            return predicted(model.answer(said), workload, split, label, all(part.integer for part in parts))
+            answer = heldout.taken_back(model, model.answer(said).detach(), workload, split)
+            return predicted(answer, workload, split, label, all(part.integer for part in parts))
         ready = compiled(model, workload, runtime, device)
         logits = predict(ready, workload.split(split).inputs, threads=PREDICT_THREADS)
+        logits = heldout.taken_back(model, logits, workload, split)
         return predicted(logits, workload, split, ready.label, ready.integer and not ready.reasons)
 
     key = ("predictions", identity.key(model), workload.data_hash, split, runtime, device, identity.CODE_VERSION)

@@ -11,23 +11,10 @@ from modelopt_core import grid
 from modelopt_core.calls import calls
 from modelopt_core.composite import COMPOSITES, Call, Composite
 from modelopt_core.errors import ModelOptError
+from modelopt_core.models import Undrawn
 from modelopt_core.workload import Workload
 
 MOST_WEIGHTS = 2**22  # of a head: what a file may ask for
-
-
-class Head(nn.Linear):
-    """A linear layer that begins at zero: nothing is drawn, its weights are solved for."""
-
-    def reset_parameters(self) -> None:
-        """Zeros."""
-        nn.init.zeros_(self.weight)
-        nn.init.zeros_(self.bias)
-
-    def take(self, head: Tensor) -> None:
-        """Take over a fitted head (P + 1, K), its last row the bias."""
-        self.weight.copy_(head[:-1].t())
-        self.bias.copy_(head[-1])
 
 
 @COMPOSITES.register("stack")
@@ -93,11 +80,21 @@ class Joined(Composite):
         return torch.log_softmax(self.head(torch.cat([call(inputs) for call in calls], dim=-1)), dim=-1)
 
 
-def head(inputs: int, outputs: int) -> Head:
-    """A head of zeros; ModelOptError for sizes that no file may ask for."""
+def head(inputs: int, outputs: int) -> nn.Linear:
+    """A layer of zeros: nothing is drawn, its weights are solved for. ModelOptError for sizes that no file may ask for."""
     if type(outputs) is not int or outputs < 1 or inputs * outputs > MOST_WEIGHTS:
         raise ModelOptError(f"a head of {inputs} × {outputs} is not allowed; at most {MOST_WEIGHTS:,} weights are")
-    return Head(inputs, outputs)
+    with Undrawn():
+        layer = nn.Linear(inputs, outputs)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def take(layer: nn.Linear, found: Tensor) -> None:
+    """Put a fitted head (P + 1, K), its last row the bias, into the layer."""
+    layer.weight.copy_(found[:-1].t())
+    layer.bias.copy_(found[-1])
 
 
 def last_layer(model: nn.Module, workload: Workload) -> str | None:
