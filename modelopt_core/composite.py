@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -29,8 +30,13 @@ class Composite(nn.Module):
 
     @property
     def skips(self) -> bool:
-        """Do some inputs not need all of it? Then no fixed graph can say it: Python branches between the members."""
+        """Do some inputs not need all of it? Then torch can't trace it; see `graph`."""
         return any(getattr(member, "skips", False) for member in self.members)
+
+    @property
+    def has_graph(self) -> bool:
+        """Can `graph` say what one that skips does?"""
+        return False
 
     @property
     def parts(self) -> list[nn.Module]:
@@ -53,6 +59,13 @@ class Composite(nn.Module):
     def used(self, said: Tensor) -> Tensor:
         """(M, B) in [0, 1]: which parts ran for which example, from what all of them would say, (M, B, K)."""
         return torch.ones(said.shape[:2])
+
+    def graph(self, members: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+        """One that skips and `has_graph`, as an ONNX graph made of its members' graphs.
+
+        Inputs that the graph has beside the first are named as the buffers that fill them.
+        """
+        raise ModelOptError(f"{self.called} has no graph of its own")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs (b, *shape) -> log-probabilities (b, K)."""

@@ -19,7 +19,7 @@ from modelopt_core.cache import STORE, Store
 from modelopt_core.composite import Composite
 from modelopt_core.estimate import Estimate, Flips, difference, mcnemar, mean_interval
 from modelopt_core.layers import macs
-from modelopt_core.runtime import Compiled, branching, compile, predict
+from modelopt_core.runtime import Compiled, branching, compile, joined, predict
 from modelopt_core.workload import Outputs, Workload
 
 ZEROS = 0.001  # share of exactly zero parameters above which a network counts as masked
@@ -80,6 +80,10 @@ class Comparison:
 def compiled(model: nn.Module, workload: Workload, runtime: str = "onnx", device: str = "cpu") -> Compiled:
     """The model ready to run on one thread; the last few are kept."""
     if isinstance(model, Composite) and model.skips:
+        if runtime == "onnx" and model.has_graph:
+            members = tuple(identity.key(member) for member in model.members)
+            same = ("joined", model.called, members, workload.data_hash)
+            return SESSIONS.get(same, lambda: joined(model, workload), lambda _: 1)(model)
         return branching(model, [compiled(member, workload, runtime, device) for member in model.members])
     key = (identity.key(model), workload.data_hash, runtime, device)
     return SESSIONS.get(key, lambda: compile(model, workload, runtime=runtime, device=device), lambda _: 1)
