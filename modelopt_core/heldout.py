@@ -1,7 +1,7 @@
 """A model that was fitted on val must not be judged by what it says about val.
 
-Cross-fitting tells what heads that never saw an example say of it. The difference to the final head's answer is noted on
-the model, and whatever predicts takes it back: the val score is the cross-fitted one, also after the model has been
+Cross-fitting tells what heads that never saw an example say of it. The difference to the final head's answer is noted
+on the model, and whatever predicts takes it back: the val score is the cross-fitted one, also after the model has been
 pruned or quantized. A file does not hold the note; of a loaded model only test is honest.
 """
 

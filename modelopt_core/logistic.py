@@ -1,4 +1,4 @@
-"""Multinomial logistic regression: linear heads that are learned without a training loop, because the problem is convex.
+"""Multinomial logistic regression: linear heads without a training loop, because the problem is convex.
 
 A head is pulled towards one that is given instead of towards zero: however strong the pull, what comes out is no worse
 than sensible. Heads for all folds are found at once, as one problem whose parts do not touch.
@@ -139,7 +139,7 @@ def _axes(x: Tensor, logits: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     weighed = x[unsure] * spread[unsure, None].sqrt()
     values, vectors = torch.linalg.eigh((weighed.t() @ weighed / len(x)).double())
     root = (values.clamp_min(0) + strength).sqrt()
-    return tuple(((vectors * r) @ vectors.t()).to(x.dtype) for r in (1 / root, root))  # type: ignore[return-value]
+    return tuple(((vectors * r) @ vectors.t()).to(x.dtype) for r in (1 / root, root))
 
 
 def _loss(logits: Tensor, targets: Tensor) -> float:

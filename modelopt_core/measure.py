@@ -94,8 +94,8 @@ def predictions(
 ) -> Predictions:
     """What the model says about a split, computed once per model, data, split, runtime and device.
 
-    For a composite it is arithmetic on what its parts say. Of a model that was fitted on val, what it has learned by heart
-    there is taken back.
+    For a composite it is arithmetic on what its parts say. Of a model that was fitted on val, what it has learned there
+    by heart is taken back.
     """
 
     def make() -> Predictions:

@@ -81,7 +81,7 @@ class Joined(Composite):
 
 
 def head(inputs: int, outputs: int) -> nn.Linear:
-    """A layer of zeros: nothing is drawn, its weights are solved for. ModelOptError for sizes that no file may ask for."""
+    """A layer of zeros, to be solved for: nothing is drawn. ModelOptError for sizes that no file may ask for."""
     if type(outputs) is not int or outputs < 1 or inputs * outputs > MOST_WEIGHTS:
         raise ModelOptError(f"a head of {inputs} × {outputs} is not allowed; at most {MOST_WEIGHTS:,} weights are")
     with Undrawn():

@@ -1,7 +1,7 @@
 """Learned fusion: a linear head over the members, solved on val and judged by folds.
 
-The members were trained on train, so val is the first that they have not seen: there the head is fitted. What is said of
-its val score comes from heads that did not see the example; test only reports.
+The members were trained on train, so val is the first that they have not seen: there the head is fitted. What is said
+of its val score comes from heads that did not see the example; test only reports.
 """
 
 from __future__ import annotations
