@@ -139,7 +139,6 @@ def test_stops_beyond_follow_evenly() -> None:
     knob = _Knob(1, 8, 1, "linear", (16, 32))
     places = [knob.place(stop) for stop in (1, 8, 16, 32)]
     assert (places, knob.end) == ([1, 8, 9, 10], 10)
-    assert [knob.stop(place) for place in (*places, 8.6, 99, -3, float("nan"))] == [1, 8, 16, 32, 16, 32, 1, 1]
     assert knob.ticks() == [(float(p), str(s)) for p, s in zip(range(1, 11), (*range(1, 9), 16, 32), strict=True)]
 
 

@@ -88,8 +88,7 @@ def _points(model: nn.Module, layer: str) -> dict[str, Any]:
     if on is None:
         return {}
     if isinstance(on, grid.Codebook):
-        few = on.points if on.levels <= MOST_POINTS else on.points[:0]
-        return {"levels": on.levels, "points": few.tolist()}
+        return {"levels": on.levels, "points": on.points.tolist() if on.levels <= MOST_POINTS else []}
     count = on.scale.numel()
     few = min(count, MOST_GRIDS)
     at = torch.arange(few) * (count - 1) // max(1, few - 1)  # the first and the last are among them

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 import modelopt_core as mo
@@ -20,7 +22,7 @@ def row(trial: Trial) -> None:
     name = f"{trial.subject}-{trial.step.name}".lower().replace(" ", "")
     with st.container(horizontal=True, gap="small"):
         for kind, about in KINDS:
-            st.download_button(kind, lambda kind=kind: contents(trial, kind), f"{name}{kind}",
+            st.download_button(kind, partial(contents, trial, kind), f"{name}{kind}",
                                "application/octet-stream", icon=":material/download:", on_click="ignore",
                                key=f"download{kind}", help=about)  # fmt: skip
 
@@ -32,6 +34,7 @@ def contents(trial: Trial, kind: str) -> bytes:
         return export.onnx_bytes(model, here.workload.example)
     if kind == ".safetensors":
         return export.safetensors_bytes(model)
-    how = {"split": "val", "runtime": here.runtime, "device": here.device, "seed": 0}
-    note = mo.provenance((trial.step,), trial.measurement, **how, model=[here.model_name])
+    note = mo.provenance(
+        (trial.step,), trial.measurement, runtime=here.runtime, device=here.device, seed=0, model=[here.model_name]
+    )
     return codec.encode(model, note)

@@ -173,17 +173,12 @@ class _Knob:
         """Where a stop stands."""
         return self.high + self.step * (1 + self.beyond.index(stop)) if stop in self.beyond else stop
 
-    def stop(self, place: float) -> float:
-        """The stop at a place, or the nearest one."""
-        after = round((place - self.high) / self.step) if math.isfinite(place) else 0
-        return self.beyond[min(after, len(self.beyond)) - 1] if self.beyond and after > 0 else self.snap(place)
-
     def read(self, state: Any, seen: int) -> tuple[float | None, int]:
         """The release in the component's state, if there is one that Python hasn't seen: (value, its count)."""
         release = state.get("release") if hasattr(state, "get") else None
         match release:
             case {"value": float() | int() as value, "n": int() as count} if count != seen:
-                return self.stop(value), count
+                return self.snap(value), count
         return None, seen
 
     def ticks(self) -> list[tuple[float, str]] | None:

@@ -7,7 +7,7 @@ const dials = new WeakMap(); // root node → state: Streamlit calls the default
 
 export default function ({ data, parentElement, setStateValue }) {
   const dial = dials.get(parentElement) ?? mount(parentElement);
-  dial.send = (value) => setStateValue("release", { value, n: dial.sent });
+  dial.send = (value) => setStateValue("release", { value: inUnits(dial.data, value), n: dial.sent });
   receive(dial, data);
   return () => unmount(dial, parentElement);
 }
