@@ -33,9 +33,9 @@ class Chain(Composite):
         self.members = nn.ModuleList(members)
 
     @property
-    def parts(self) -> list[nn.Module]:
-        """None: what its members say about other inputs does not tell what it says."""
-        return []
+    def arithmetic(self) -> bool:
+        """No: what its last member says about the inputs as they came does not tell what it says."""
+        return False
 
     def answer(self, said: Tensor) -> Tensor:
         return said[-1]

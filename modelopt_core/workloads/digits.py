@@ -45,7 +45,7 @@ def digits(seed: int = 0) -> Classification:
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
-        models=("cnn", "mlp"),
+        models=("cnn", "mlp", "cnn-2"),
         chance=float(np.bincount(labels[order["val"]]).max() / len(order["val"])),
         data_hash=digest.hexdigest(),
         augment=partial(shift, pixels=1),
