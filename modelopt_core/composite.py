@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -29,13 +30,23 @@ class Composite(nn.Module):
 
     @property
     def skips(self) -> bool:
-        """Do some inputs not need all of it? Then no fixed graph can say it: Python branches between the members."""
+        """Do some inputs not need all of it? Then torch can't trace it; see `graph`."""
         return any(getattr(member, "skips", False) for member in self.members)
+
+    @property
+    def has_graph(self) -> bool:
+        """Can `graph` say what one that skips does?"""
+        return False
 
     @property
     def parts(self) -> list[nn.Module]:
         """The models whose log-probabilities `answer` wants, in order."""
         return list(self.members)
+
+    @property
+    def arithmetic(self) -> bool:
+        """Does `answer` say it all, so that predictions need not run the whole?"""
+        return True
 
     @abstractmethod
     def answer(self, said: Tensor) -> Tensor:
@@ -49,12 +60,19 @@ class Composite(nn.Module):
         """(M, B) in [0, 1]: which parts ran for which example, from what all of them would say, (M, B, K)."""
         return torch.ones(said.shape[:2])
 
+    def graph(self, members: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+        """One that skips and `has_graph`, as an ONNX graph made of its members' graphs.
+
+        Inputs that the graph has beside the first are named as the buffers that fill them.
+        """
+        raise ModelOptError(f"{self.called} has no graph of its own")
+
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs (b, *shape) -> log-probabilities (b, K)."""
         return self.run(list(self.members), inputs)
 
 
-def compose(kind: str, members: Sequence[nn.Module], **arguments: str) -> Composite:
+def compose(kind: str, members: Sequence[nn.Module], **arguments: str | int) -> Composite:
     """The composite in eval mode; where every member has a spec, its own is noted, so that a file can make it again."""
     whole: Composite = COMPOSITES[kind](members, **arguments)
     specs = [spec_of(member) for member in members]

@@ -77,6 +77,8 @@ DIGIT, IMAGE, TEXT = (1, 8, 8), (1, 28, 28), (48,)
 ZOO = {
     # Weight decay makes what is unimportant small, so that there is something to prune; the seed is the better on val.
     "digits/cnn": Training(Spec("cnn", (), DIGIT), epochs=40, lr=3e-3, weight_decay=0.01, jitter=1, seed=1),
+    # The same from another seed: what lies between two networks that were trained apart.
+    "digits/cnn-2": Training(Spec("cnn", (), DIGIT), epochs=40, lr=3e-3, weight_decay=0.01, jitter=1, seed=2),
     "digits/mlp": Training(Spec("mlp", (("sizes", (64, 64, 32, 10)),), DIGIT), epochs=40, lr=3e-3),
     "mnist/lenet300": Training(
         Spec("mlp", (("sizes", (784, 300, 100, 10)),), IMAGE), epochs=30, lr=1e-3, batch_size=128, jitter=1
@@ -99,13 +101,17 @@ ZOO = {
         for seed in (1, 2, 3, 4)
     },
     "mnist/article": Training(Spec("article", (), IMAGE), epochs=10, lr=2e-3, batch_size=128, jitter=1),
-    "docstrings/bag": Training(
-        Spec("bag", (("classes", 7), ("hidden", 64)), TEXT, "int64"),
-        epochs=20,
-        lr=5e-3,
-        weight_decay=0.3,
-        word_dropout=0.6,
-    ),
+    **{
+        f"docstrings/{name}": Training(
+            Spec("bag", (("classes", 7), ("hidden", 64)), TEXT, "int64"),
+            epochs=20,
+            lr=5e-3,
+            weight_decay=0.3,
+            word_dropout=0.6,
+            seed=seed,
+        )
+        for seed, name in enumerate(("bag", "bag-1"))
+    },
     "docstrings/textcnn": Training(
         Spec("textcnn", (("classes", 7), ("kernel", 3)), TEXT, "int64"),
         epochs=15,

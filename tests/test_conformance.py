@@ -31,6 +31,7 @@ STEPS = [
 COMBINES = [
     *(mo.Ensemble(rule=r, weights=(2.0, 1.0)) for r in mo.RULES),
     *(mo.Cascade(threshold=0.8, confidence=c) for c in mo.CONFIDENCES),
+    *(mo.Fuse(of=of, strengths=(0.1,)) for of in ("outputs", "features")),
 ]
 FUSES = [mo.Fuse(merge=m, density=0.5) for m in mo.MERGES]
 REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS, mo.LOSSES, mo.RULES, mo.CONFIDENCES, mo.MERGES]

@@ -133,7 +133,7 @@ def test_training_again_gives_the_same_file_bit_for_bit(copy_of_zoo: Path) -> No
             ("digit", "cnn"),
             r"unknown workload 'digit' \(did you mean 'digits'\?\); choose from digits, doc",
         ),
-        (("digits", "lenet5"), "unknown digits model 'lenet5'; choose from cnn, mlp"),
+        (("digits", "lenet5"), "unknown digits model 'lenet5'; choose from cnn, cnn-2, mlp"),
         (("mnist", ""), "unknown mnist model ''; choose from article, lenet300, lenet300-1, lenet300-2"),
     ],
 )

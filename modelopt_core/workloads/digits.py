@@ -39,7 +39,7 @@ def digits(seed: int = 0) -> Classification:
         metric="accuracy",
         labels=tuple("0123456789"),
         **splits,
-        models=("cnn", "mlp"),
+        models=("cnn", "mlp", "cnn-2"),
         chance=float(np.bincount(labels[order["val"]]).max() / len(order["val"])),
         data_hash=digest.hexdigest(),
         augment=partial(shift, pixels=1),

@@ -87,7 +87,7 @@ def docstrings(seed: int = 0) -> Classification:
         metric="accuracy",
         labels=tuple(PACKAGES),
         **splits,
-        models=("bag", "textcnn"),
+        models=("bag", "textcnn", "bag-1"),
         chance=max(Counter(d.label for d in parts["val"]).values()) / len(parts["val"]),
         data_hash=digest.hexdigest(),
         augment=drop_words,
