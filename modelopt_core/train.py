@@ -91,8 +91,8 @@ def fit(
     best, most = _Best(model, *evaluate(model, workload, val)), 0.0  # most: that the loss may be, after the first batch
     clock = _Clock(report, total=epochs * math.ceil(len(train) / batch_size))
     if isinstance(report, Keeper):
-        how = (epochs, lr, batch_size, optimizer, schedule, weight_decay, _named(augment), keep_zeros, patience, seed)
-        how = (*how, objective.key) if objective else how
+        how = [epochs, lr, batch_size, optimizer, schedule, weight_decay, _named(augment), keep_zeros, patience, seed]
+        how += [objective.key] if objective else []
         clock.training = identity.digest(identity.key(model), workload.data_hash, *how)
         if saved := report.recall(clock.training):
             _unpack(saved, trained, update, generator, best, clock)
