@@ -27,8 +27,8 @@ def table() -> Iterator[str]:
     yield (
         "## Five small ones, one large one\n\nAt equal bytes: 1200-1200 with its bits shared out to its layers, "
         "rounded by `gptq`, in a file no larger than that of five members at 4 bits. At equal latency: as many members "
-        "as fit into its time. Time: CPU time of one image in ONNX Runtime, against 1200-1200, median of turns. Errors and "
-        "loss on test; p of McNemar's test.\n"
+        "as fit into its time. Time: CPU time of one image in ONNX Runtime, against 1200-1200, median of turns. Errors "
+        "and loss on test; p of McNemar's test.\n"
     )
     yield from members(mo.workload("mnist"), pool())
 

@@ -66,7 +66,8 @@ def content_security_policy() -> str:
 class Headers:
     """ASGI middleware: protective headers on every HTTP response; plotly.min.js fetched early, kept, and run early.
 
-    It takes half a second to run: that is free while Python still imports, and not once the curve is there. With its first page a browser gets a secret, by which its jobs find it again (see pages/shared/owner.py).
+    It takes half a second to run: free while Python still imports, dear once the curve waits. With its first page a
+    browser gets a secret, by which its jobs find it again (see pages/shared/owner.py).
     """
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
