@@ -1,7 +1,8 @@
-"""L2 of one session while a job of another trains: `python -m benchmarks.neighbour` (Playwright, system chromium).
+"""Jobs, timed: `python -m benchmarks.neighbour` (Playwright, system chromium), on an idle machine.
 
-The job is a distillation on digits, as the page begins it. It stands still and trains in turns, so that whatever else
-the machine does falls on both; the ratio of the two medians is what the training costs the neighbour.
+A whole distillation on digits, from its start to its result; then L2 of one session while a job of another trains. The
+job is as the page begins it: the student with its teacher and the one without. In the second part it stands still and
+trains in turns, so that whatever else the machine does falls on both; the ratio of the medians is its cost.
 """
 
 from __future__ import annotations
@@ -32,9 +33,19 @@ def until(job: Job, state: jobs.State) -> None:
         time.sleep(0.02)
 
 
+def whole(step: mo.Distill, folder: Path) -> float:
+    """Milliseconds from the start of a job to both students and their measurements."""
+    begun = time.perf_counter()
+    until(jobs.pair(step, step.alone, "cnn", "digits", owner="another", folder=folder), "done")
+    return (time.perf_counter() - begun) * 1e3
+
+
 def main() -> None:
-    """Print L2 with and without a neighbour who trains."""
+    """Print the time of a distillation, and L2 with and without a neighbour who trains."""
     print(f"{machine()}\n\n{HEADER}", flush=True)
+    with TemporaryDirectory() as folder:
+        times_ms = [whole(mo.Distill(), Path(folder)) for _ in range(3)]
+        print(row("", "digits: a distillation as a job, both students", times_ms, "≤ 10 000"), flush=True)
     times: dict[str, list[float]] = {"paused": [], "running": []}
     with TemporaryDirectory() as folder, chromium() as browser, served("--no-browser", MODELOPT_JOBS=folder) as address:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
