@@ -47,7 +47,7 @@ def _picture(trial: Trial) -> None:
     for edge in _edges([len(part) for part in parts]):
         fig.add_vline(x=edge, line={"color": charts.colour("ink"), "width": 1})
     charts.draw(fig, "combiner-weights", f"Weights of the head: {len(labels)} answers, {len(told)} numbers read")
-    what = "log-probabilities that the members give" if trial.step.of == "outputs" else "units that the last layers read"
+    what = "log-probabilities that members give" if trial.step.of == "outputs" else "units that last layers read"
     st.caption(f"What speaks for an answer, and in red what speaks against it: {what}. The bias is not shown.")
 
 

@@ -19,7 +19,7 @@ HEADS = ("score on val", "95 % interval", "score on test", "file", "latency", "M
 def draw(trial: Trial) -> None:
     """A row a model; test only on request."""
     here, models = trial.bench, pool.models(trial.members, trial.bench)
-    average = mo.Ensemble(rule="geometric").apply(models, here.workload)
+    average = mo.Ensemble(rule="geometric", weights=()).apply(models, here.workload)
     rows = [*zip(pool.names(trial.members), models, strict=True), ("plain average", average),
             (f"Fuse, {trial.step.of}", trial.after)]  # fmt: skip
     best = max(range(len(models)), key=lambda at: _measured(here, models[at]).score.value)

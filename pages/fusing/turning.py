@@ -8,7 +8,6 @@ from contextlib import suppress
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.ensemble import Ensemble
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.fuse import alike, learned
@@ -28,7 +27,7 @@ PULL = Knob(-4.0, 1.0, 0.25, "log₁₀ λ")
 def settle(here: Bench) -> None:
     """As many weights as networks that are merged."""
     state = st.session_state
-    if state.get(WEIGHTS) and len(state[WEIGHTS]) != _merged(controls.current(mo.Fuse), here):
+    if state.get(WEIGHTS) and len(state[WEIGHTS]) != _merged(here):
         state[WEIGHTS] = ()
 
 
@@ -92,7 +91,7 @@ def reference(setting: Setting) -> tuple[Estimate, str] | None:
         return None
     here = setting.bench
     try:
-        whole = Ensemble(rule="geometric").apply(pool.models(setting.members, here), here.workload)
+        whole = mo.Ensemble(rule="geometric", weights=()).apply(pool.models(setting.members, here), here.workload)
     except ModelOptError:
         return None
     found = mo.predictions(whole, here.workload, runtime=here.runtime, device=here.device)
@@ -126,6 +125,7 @@ def follow_folds() -> None:
     st.rerun()
 
 
-def _merged(step: mo.Fuse, here: Bench) -> int:
+def _merged(here: Bench) -> int:
     """How many networks are merged: the base is none of them."""
-    return len(pool.current("Fuse", here)) - bool(mo.MERGES[step.merge]["needs_base"])
+    merge = mo.MERGES[st.session_state[controls.keys(mo.Fuse)["merge"]]]
+    return len(pool.current("Fuse", here)) - bool(merge["needs_base"])

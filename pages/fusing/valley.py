@@ -77,8 +77,8 @@ def _table(found: dict[str, list[Spot]]) -> None:
         '<div class="mo-scroll"><table class="mo-table"><thead><tr><th>way</th><th class="mo-number">barrier, nats</th>'
         '<th class="mo-number">lowest score</th><th class="mo-number">at</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
-        '<p class="mo-foot">Barrier: how far the loss rises above the straight line between both ends. Hidden units have '
-        "no order of their own. Aligned: those of the second network are permuted so that its weights match the "
+        '<p class="mo-foot">Barrier: how far the loss rises above the straight line between both ends. Hidden units '
+        "have no order of their own. Aligned: those of the second network are permuted so that its weights match the "
         "first's; it computes the same as before, and what lies between becomes a network again.</p>"
     )
 
