@@ -19,7 +19,7 @@ frame.page(
         knob="weights",
         question="Halfway between two good networks: as good, or ruined?",
         note=note,
-        labels={"permute": "permute units", "norms": "re-estimate norms", "none": "nothing"},
+        labels={"permute": "permute units", "norms": "re-estimate norms", "none": "as they are"},
         aside=("recovery", "select", "density", "folds"),
         pool={
             "mnist": ("lenet300", "lenet300-1"),

@@ -21,7 +21,7 @@ from pages.shared.trial import Setting
 OF, WEIGHTS, SELECT, SCALE, STRENGTHS = (f"Fuse.{name}" for name in ("of", "weights", "select", "scale", "strengths"))
 BETWEEN = Knob(0.0, 1.0, 0.02, "t")
 FARTHER = Knob(0.0, 2.0, 0.05, "λ")
-PULL = Knob(-4.0, 1.0, 0.25, "log₁₀ λ")
+PULL = Knob(-4.0, 1.0, 0.25, "lg λ")
 
 
 def settle(here: Bench) -> None:
