@@ -117,9 +117,14 @@ def predictions(
 def stacked(
     models: Sequence[nn.Module], workload: Workload, split: str = "val", *, runtime: str = "onnx", device: str = "cpu"
 ) -> Tensor:
-    """What several models say about a split: log-probabilities (M, n, K). Of each, `predictions` are used again."""
+    """What several models say about a split: log-probabilities (M, n, K), -inf past the classes of those with fewer.
+
+    Of each, `predictions` are used again.
+    """
     found = [predictions(model, workload, split, runtime=runtime, device=device) for model in models]
-    return torch.stack([one.outputs.log_probabilities for one in found])
+    said = [one.outputs.log_probabilities for one in found]
+    most = max(one.shape[1] for one in said)
+    return torch.stack([nn.functional.pad(one, (0, most - one.shape[1]), value=-torch.inf) for one in said])
 
 
 def predicted(logits: Tensor, workload: Workload, split: str, label: str, integer: bool) -> Predictions:
@@ -190,12 +195,12 @@ def _macs(model: nn.Module, workload: Workload, split: str, runtime: str, device
     if not (isinstance(model, Composite) and model.skips):
         return macs(model, workload.example)
     shares = _used(model, workload, split, runtime, device).mean(dim=1).tolist()
-    parts = [_macs(part, workload, split, runtime, device) for part in model.parts]
-    return round(sum(share * part for share, part in zip(shares, parts, strict=True)))
+    each = [_macs(one, workload, split, runtime, device) for one in model.working]
+    return round(sum(share * one for share, one in zip(shares, each, strict=True)))
 
 
 def _used(model: Composite, workload: Workload, split: str, runtime: str, device: str) -> Tensor:
-    """(M, n): which parts of a composite ran for which example of the split."""
+    """(M, n): which models of a composite ran for which example of the split."""
     return model.used(stacked(model.parts, workload, split, runtime=runtime, device=device))
 
 
