@@ -117,9 +117,14 @@ def predictions(
 def stacked(
     models: Sequence[nn.Module], workload: Workload, split: str = "val", *, runtime: str = "onnx", device: str = "cpu"
 ) -> Tensor:
-    """What several models say about a split: log-probabilities (M, n, K). Of each, `predictions` are used again."""
+    """What several models say about a split: log-probabilities (M, n, K), -inf past the classes of those with fewer.
+
+    Of each, `predictions` are used again.
+    """
     found = [predictions(model, workload, split, runtime=runtime, device=device) for model in models]
-    return torch.stack([one.outputs.log_probabilities for one in found])
+    said = [one.outputs.log_probabilities for one in found]
+    most = max(one.shape[1] for one in said)
+    return torch.stack([nn.functional.pad(one, (0, most - one.shape[1]), value=-torch.inf) for one in said])
 
 
 def predicted(logits: Tensor, workload: Workload, split: str, label: str, integer: bool) -> Predictions:
@@ -155,7 +160,7 @@ def _measure(
     parameters = sum(p.numel() for p in model.parameters())
     nonzero = sum(int(torch.count_nonzero(p)) for p in model.parameters())
     on_grid = any(hasattr(m, "weight_levels") for m in model.modules())
-    real = said.integer if on_grid else parameters - nonzero <= ZEROS * parameters
+    real = said.integer if on_grid else not _masked(model)
     size = codec.sizes(model)
     timed = _latency(model, reference, workload, split, runtime, device)
     return Measurement(
@@ -178,17 +183,24 @@ def _measure(
     )
 
 
+def _masked(model: nn.Module) -> bool:
+    """Are there zeros that no kernel skips? A head of a composite's own that reads few of its inputs is none."""
+    counted = list((model.members if isinstance(model, Composite) else model).parameters())
+    zeros = sum(p.numel() - int(torch.count_nonzero(p)) for p in counted)
+    return zeros > ZEROS * sum(p.numel() for p in counted)
+
+
 def _macs(model: nn.Module, workload: Workload, split: str, runtime: str, device: str) -> int:
     """Multiply–accumulates for one example: the mean over the split where they differ."""
     if not (isinstance(model, Composite) and model.skips):
         return macs(model, workload.example)
     shares = _used(model, workload, split, runtime, device).mean(dim=1).tolist()
-    parts = [_macs(part, workload, split, runtime, device) for part in model.parts]
-    return round(sum(share * part for share, part in zip(shares, parts, strict=True)))
+    each = [_macs(one, workload, split, runtime, device) for one in model.working]
+    return round(sum(share * one for share, one in zip(shares, each, strict=True)))
 
 
 def _used(model: Composite, workload: Workload, split: str, runtime: str, device: str) -> Tensor:
-    """(M, n): which parts of a composite ran for which example of the split."""
+    """(M, n): which models of a composite ran for which example of the split."""
     return model.used(stacked(model.parts, workload, split, runtime=runtime, device=device))
 
 

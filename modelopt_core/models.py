@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from modelopt_core import channels
+from modelopt_core import denoiser as denoiser  # registers it
 from modelopt_core.errors import ModelOptError
-from modelopt_core.registry import Registry
+from modelopt_core.spec import ARCHITECTURES as ARCHITECTURES
 from modelopt_core.spec import Composition, Spec
-
-ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry("architecture")
 
 MAX_PARAMETERS = 2**26  # 256 MiB of float32: what a file may expand to
 MAX_SIZES = 64  # numbers in one argument, hence layers
@@ -65,7 +64,7 @@ def _build_composite(spec: Composition, seed: int, max_parameters: int) -> nn.Mo
     """The members, each within what the earlier ones left of `max_parameters`, and the whole around them."""
     from modelopt_core.composite import compose
 
-    for technique in ("ensemble", "cascade", "fuse"):
+    for technique in ("ensemble", "cascade", "pipeline", "fuse"):
         import_module(f"modelopt_core.{technique}")  # it registers its composites
     if not 1 <= (n := _leaves(spec)) <= MAX_MEMBERS:
         raise ModelOptError(f"a composite of {n:,} models; allowed are 1 to {MAX_MEMBERS}")

@@ -96,6 +96,11 @@ class Step(BaseModel):
         """Does it take over a second to apply (a training, a calibration)? Pages run such a step as a job."""
         return False
 
+    @property
+    def beside(self) -> Self | None:
+        """What pages make along with it and always show beside it: the same without what it is for. None for most."""
+        return None
+
     @classmethod
     def knob(cls, field: str) -> Knob:
         """The Knob of a field, or an error that names the fields that have one."""
