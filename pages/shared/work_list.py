@@ -10,7 +10,7 @@ import streamlit as st
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job, watch
-from pages.shared import bench, controls, history, units, work, work_view
+from pages.shared import address, bench, controls, history, units, work, work_view
 
 EVERY_S = 2.0
 MOST = 12  # shown; older ones still give their results
@@ -29,7 +29,7 @@ def _running() -> int:
 def _list(pages: Mapping[str, Any], had: int) -> None:
     found, running = work.mine(), _running()
     if had and not running:
-        st.rerun()  # ends the polling
+        address.rerun()  # ends the polling
     label = f"Jobs: {running} running" if running else "Jobs"
     icon = f":material/{'progress_activity' if running else 'checklist'}:"
     about = "Long work of this browser."
