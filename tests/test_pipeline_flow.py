@@ -14,7 +14,7 @@ import modelopt_core as mo
 from modelopt_core.composite import compose
 from modelopt_core.errors import ModelOptError
 from modelopt_core.parts import Damaged
-from modelopt_core.pipeline import SWITCHES, Plan, Stage, follow
+from modelopt_core.pipeline import SWITCHES, Plan, Stage, follow, worth
 from modelopt_core.pipeline.step import Piped
 from modelopt_core.subtask import sorting
 from modelopt_core.workload import Split, Workload
@@ -162,6 +162,13 @@ def test_one_switch(whole: Piped, digits: Damaged, stage: str) -> None:
         assert bool(off.ran[1].any()) == (stage == "repair"), "nothing is flagged, nothing to mend"
     assert off.how == "measured"
     assert follow(whole, digits, switches={stage: "model"}).lost.tolist() == follow(whole, digits).lost.tolist()
+
+
+def test_worth_is_both_switches(whole: Piped, digits: Damaged) -> None:
+    found = worth(whole, digits)
+    assert tuple(found) == MENDING
+    for name, pair in found.items():
+        assert pair == tuple(follow(whole, digits, switches={name: m}).score.value for m in ("oracle", "off"))
 
 
 def test_sound_inputs_have_nothing_to_repair(whole: Piped) -> None:

@@ -180,3 +180,13 @@ def _modes(plan: Plan, switches: Mapping[str, str]) -> dict[str, str]:
         if mode not in SWITCHES:
             raise unknown(f"switch of {name}", mode, SWITCHES)
     return {name: switches.get(name, "model") for name in names}
+
+
+def worth(whole: Piped, workload: Workload, split: str = "val", **how: Any) -> dict[str, tuple[float, float]]:
+    """Of every stage: the score with an oracle in its place, and with the stage off. how: as of `follow`."""
+    return {
+        stage.name: tuple(  # type: ignore[misc]
+            follow(whole, workload, split, switches={stage.name: mode}, **how).score.value for mode in ("oracle", "off")
+        )
+        for stage in whole.plan.stages
+    }
