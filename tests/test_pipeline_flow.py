@@ -189,3 +189,8 @@ def test_sound_inputs_have_nothing_to_repair(whole: Piped) -> None:
 def test_switches_that_are_not_there(whole: Piped, digits: Damaged, switches: dict[str, str], text: str) -> None:
     with pytest.raises(ModelOptError, match=text):
         follow(whole, digits, switches=switches)
+
+
+def test_only_a_pipeline_is_followed(digits: Damaged) -> None:
+    with pytest.raises(ModelOptError, match="Cnn has no stages to follow; give what Pipeline"):
+        follow(mo.baseline("digits", "cnn"), digits)

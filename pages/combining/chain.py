@@ -19,6 +19,7 @@ from pages.shared.pin import Pin
 
 STAGES, MEMBERS, SWITCHED, INPUTS = (f"Pipeline.{name}" for name in ("stages", "members", "switches", "inputs"))
 SOUND, DAMAGED = "inputs as they are", "half damaged"
+FEWER = (8, 4)  # bits of a stage's model on offer
 ARROW = "\N{RIGHTWARDS ARROW}"
 
 
@@ -108,7 +109,7 @@ def take(here: Bench, chain: Sequence[str]) -> None:
 def _chosen(here: Bench, widget: str) -> None:
     chain = tuple(st.session_state.get(widget) or ())
     try:
-        mo.Pipeline(stages=chain)
+        mo.STEPS["Pipeline"](stages=chain)
     except ModelOptError as error:
         address.tell(str(error))
         return
@@ -118,7 +119,9 @@ def _chosen(here: Bench, widget: str) -> None:
 def offered(here: Bench, task: Subtask, at: int, member: Pin) -> list[Pin]:
     """Models that can do it: the stage's own, the workload's where they answer it, and each in fewer bits."""
     names = [_own(task, at), *(name for name in _able(here, task) if name not in task.models)]
-    found = [Pin(name, steps) for name in names for steps in ((), (mo.Quantize(bits=8),), (mo.Quantize(bits=4),))]
+    found = [
+        Pin(name, steps) for name in names for steps in ((), *((mo.STEPS["Quantize"](bits=bits),) for bits in FEWER))
+    ]
     return [*found, *([] if pool.text([member]) in [pool.text([one]) for one in found] else [member])]
 
 
