@@ -7,13 +7,14 @@ import sys
 import torch
 
 from benchmarks import parts
-from benchmarks.combine import cascade, members, reliability, sliders, weights
+from benchmarks.combine import cascade, members, pipeline, reliability, sliders, weights
 
 PARTS = {
     "weights": weights.table,
     "sliders": sliders.table,
     "cascade": cascade.table,
     "members": members.table,
+    "pipeline": pipeline.table,
     "reliability": reliability.table,
 }
 
