@@ -48,7 +48,7 @@ def rivals(
     small = [_rounded(member, bits, workload) for member in members]
     yield (rounded := rival(f"the ensemble at {bits} bits", step.apply(small, workload)))
     yield (one := rival("the large model", large))
-    for name, budget in (("the ensemble", whole), (f"it at {bits} bits", rounded)):
+    for name, budget in (("the ensemble", whole), (f"the ensemble at {bits} bits", rounded)):
         width = widest(large, workload, budget.measurement.size_bytes)
         if width is not None:
             model = _rounded(large, width, workload)

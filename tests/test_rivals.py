@@ -27,9 +27,8 @@ def test_rows_keep_to_their_budgets():
     rows = list(rivals(pool, mo.Ensemble(), mo.baseline("digits", "cnn"), w))
     named = {row.name: row for row in rows}
     assert list(named)[:3] == ["the ensemble", "the ensemble at 4 bits", "the large model"]
-    for budget in ("the ensemble", "it at 4 bits"):
+    for budget in ("the ensemble", "the ensemble at 4 bits"):
         [row] = [row for row in rows if row.name.endswith(f"no larger than {budget}")]
-        limit = named["the ensemble" if budget == "the ensemble" else "the ensemble at 4 bits"].measurement
-        assert row.measurement.size_bytes <= limit.size_bytes
+        assert row.measurement.size_bytes <= named[budget].measurement.size_bytes
     alone = mo.predictions(mo.baseline("digits", "cnn"), w)
     assert named["the large model"].loss == pytest.approx(float(w.loss(alone.outputs, w.val.targets)))

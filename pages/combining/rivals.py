@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import streamlit as st
 
@@ -18,35 +20,42 @@ KEY = "Ensemble.large"
 
 
 def draw(trial: Trial) -> None:
-    """A choice of the large model, and a table: everything measured now, kept for these members."""
+    """A choice of the large model, and a table: row by row as it is measured, then kept for these members."""
     here = trial.bench
     names = sorted(here.workload.models, key=lambda name: _parameters(here, name), reverse=True)
-    chosen = st.selectbox("The large model", names, key=KEY, width=260)
-    try:
+    large = st.selectbox("The large model", names, key=KEY, width=260)
+    slot = st.empty()
+
+    def watched() -> list[Rival]:
+        found: list[Rival] = []
         with turns.waiting():
-            found: list[Rival] = said.kept(
-                trial,
-                f"rivals {trial.step.model_dump_json()} {chosen}",
-                lambda: list(
-                    rivals(
-                        pool.models(trial.members, here),
-                        trial.step,
-                        bench.load_model(here.workload.name, chosen),
-                        here.workload,
-                        runtime=here.runtime,
-                        device=here.device,
-                    )
-                ),
-            )
+            for rival in rivals(
+                pool.models(trial.members, here),
+                trial.step,
+                bench.load_model(here.workload.name, large),
+                here.workload,
+                runtime=here.runtime,
+                device=here.device,
+            ):
+                found.append(rival)
+                _table(slot, found, large, "Measuring the next …")
+        return found
+
+    try:
+        found = said.kept(trial, f"rivals {trial.step.model_dump_json()} {large}", watched)
     except ModelOptError as error:
-        st.caption(str(error))
+        slot.caption(str(error))
         return
+    _table(slot, found, large, f"Latency in turns with {large}. Rounded to nearest, one scale a channel. The ensemble "
+           "has your weights; fewer members count equally.")  # fmt: skip
+
+
+def _table(slot: Any, found: Sequence[Rival], large: str, foot: str) -> None:
     heads = "".join(f'<th class="mo-number">{escape(head)}</th>' if head else "<th></th>" for head in HEADS)
-    body = "".join(_row(rival.name.replace("the large model", chosen), rival) for rival in found)
-    st.html(
+    body = "".join(_row(rival.name.replace("the large model", large), rival) for rival in found)
+    slot.html(
         f'<div class="mo-scroll"><table class="mo-table"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
-        f'</div><p class="mo-foot">Latency in turns with {escape(chosen)}. Rounded to nearest, one scale a channel. '
-        "The ensemble has your weights; fewer members count equally.</p>"
+        f'</div><p class="mo-foot">{escape(foot)}</p>'
     )
 
 
