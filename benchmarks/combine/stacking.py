@@ -21,6 +21,7 @@ from modelopt_core.workload import Workload
 POOLS = (
     ("mnist", ("lenet300", "lenet300-1", "lenet300-2", "lenet300-3", "lenet300-4")),
     ("mnist", ("mlp30", "lenet300", "lenet5")),
+    ("mnist", ("mlp30", "article", "mlp1200")),
     ("digits", ("mlp", "cnn", "cnn-2")),
     ("docstrings", ("bag", "textcnn")),
 )
@@ -97,9 +98,10 @@ def rows(w: Workload, names: Sequence[str]) -> Iterator[str]:
     for name, (_, seconds) in found.items():
         extra, flips = losses[name] - losses["ours, outputs"], mcnemar(right[name], right["ours, outputs"])
         half = Z * extra.std(ddof=1) / np.sqrt(len(extra))
+        wrong = int(len(truth) - right[name].sum())
         yield (
-            f"| {w.name}: {', '.join(names)} | {name} | {int(len(truth) - right[name].sum())} | "
-            f"{losses[name].mean():.4f} | {extra.mean():+.4f} ± {half:.4f} | {flips.won}, {flips.lost}, p = {flips.p:.3f} | {seconds:.2f} |"
+            f"| {w.name}: {', '.join(names)} | {name} | {wrong} | {losses[name].mean():.4f} | {extra.mean():+.4f} ± "
+            f"{half:.4f} | {flips.won}, {flips.lost}, p = {flips.p:.3f} | {seconds:.2f} |"
         )
 
 
