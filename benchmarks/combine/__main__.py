@@ -7,7 +7,7 @@ import sys
 import torch
 
 from benchmarks import parts
-from benchmarks.combine import cascade, members, pipeline, reliability, sliders, weights
+from benchmarks.combine import alignment, cascade, members, pipeline, reliability, sliders, stacking, weights
 
 PARTS = {
     "weights": weights.table,
@@ -16,6 +16,8 @@ PARTS = {
     "members": members.table,
     "pipeline": pipeline.table,
     "reliability": reliability.table,
+    "stacking": stacking.table,
+    "alignment": alignment.table,
 }
 
 if __name__ == "__main__":
