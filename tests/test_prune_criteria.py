@@ -107,6 +107,24 @@ def test_bn_scale_by_hand():
     assert Scorer(net, CRITERIA["bn_scale"], torch.Generator()).group(group).tolist() == [2, 0.5]
 
 
+def test_a_channel_counts_what_it_passes_through():
+    """Two channels: into them 1 and −2, through γ = 3 and 4, out of them 5 and −6. taylor leaves the norm out."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1, bias=False)).eval()
+    with torch.no_grad():
+        for layer, values in zip(net, ([1.0, -2.0], [3.0, 4.0], [5.0, -6.0]), strict=True):
+            layer.weight.copy_(torch.tensor(values).view_as(layer.weight))
+    group = next(g for g in channels.groups(net, torch.zeros(1, 1, 2, 2)) if not g.frozen)
+    even = {name: torch.ones_like(net.get_submodule(name).weight) for name in "012"}
+
+    def of(criterion: str, **gathered: dict[str, Tensor]) -> list[float]:
+        return Scorer(net, CRITERIA[criterion], torch.Generator(), gathered).group(group).tolist()
+
+    assert of("l1") == [1 + 3 + 5, 2 + 4 + 6]
+    assert of("l2") == [1 + 9 + 25, 4 + 16 + 36]
+    assert of("fisher", square=even) == [35 / 2, 56 / 2]
+    assert of("taylor", grad=even) == [1 + 5, 2 + 6]
+
+
 def test_lamp_by_hand():
     """Squares 1, 4, 9 in order 9, 4, 1: 9/9, 4/13, 1/14."""
     torch.testing.assert_close(score("lamp", [[1.0, -3.0, 2.0]]), torch.tensor([[1 / 14, 1, 4 / 13]]))
@@ -187,6 +205,62 @@ def test_pairs_are_those_of_unfolded_patches(mixed):
     counts = torch.bincount(w.train.inputs.flatten(), minlength=5)
     torch.testing.assert_close(found["pre"]["words"], (counts / 7)[:, None].expand(5, 4))
     assert not found["joint"]["words"][4].any(), "a word that never occurs acts with nothing"
+
+
+class Scaled(nn.Module):
+    """Every kind of layer that scales channels, after a depthwise convolution; one γ is zero, one norm has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.deep = nn.Conv2d(4, 4, 3, groups=4)
+        self.batch, self.plain = nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)
+        self.slope, self.group = nn.PReLU(4), nn.GroupNorm(2, 4)
+        self.fc, self.flat = nn.Linear(4, 3), nn.BatchNorm1d(3)
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.group(self.slope(self.plain(self.batch(self.deep(self.conv(x))))))
+        return self.out(self.flat(self.fc(x.mean((2, 3)))))
+
+
+def test_what_scales_channels_is_gathered_as_well():
+    """Gradients against one backward pass per example; pairs against the normalised channel."""
+    torch.manual_seed(1)
+    net = Scaled().eval()
+    with torch.no_grad():
+        for name in ("batch", "group", "flat"):
+            net.get_submodule(name).weight.uniform_(-1, 1)
+        net.batch.weight[0] = 0.0
+        net.batch.running_mean.uniform_(-1, 1)
+        net.batch.running_var.uniform_(0.5, 2)
+    w = toy(torch.randn(6, 1, 7, 7), torch.tensor([0, 1, 1, 0, 1, 0]))
+    found = stats.gather(net, w, ALL)
+    for name in ("batch", "slope", "group", "flat", "deep"):
+        weight = net.get_submodule(name).weight
+        alone = torch.stack([
+            torch.autograd.grad(cross_entropy(net(x[None]), y[None]), weight)[0]
+            for x, y in zip(w.train.inputs, w.train.targets, strict=True)
+        ])  # fmt: skip
+        torch.testing.assert_close(found["grad"][name].view_as(weight), alone.mean(0), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(found["square"][name].view_as(weight), alone.square().mean(0), atol=1e-6, rtol=1e-4)
+    with torch.no_grad():
+        z = net.deep(net.conv(w.train.inputs))
+        shape = (1, 4, 1, 1)
+        hat = (z - net.batch.running_mean.view(shape)) / (net.batch.running_var + net.batch.eps).sqrt().view(shape)
+        y = net.batch(z)
+    torch.testing.assert_close(found["pre"]["batch"].flatten(), hat.square().sum((0, 2, 3)) / 6, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["joint"]["batch"].flatten(), (hat * y).sum((0, 2, 3)) / 6, rtol=1e-4, atol=1e-6)
+    assert "plain" not in found["grad"]
+
+
+@pytest.mark.parametrize("criterion", [name for name in CRITERIA if name != "random"])
+def test_every_kind_of_channel_is_scored(criterion: str):
+    torch.manual_seed(2)
+    net, w = Scaled().eval(), toy(torch.randn(6, 1, 7, 7), torch.tensor([0, 1, 1, 0, 1, 0]))
+    small = mo.Prune(criterion=criterion, ratio=0.5, rounds=2).apply(net, w)
+    assert (small.conv.out_channels, small.deep.groups, small.batch.num_features) == (2, 2, 2)
+    assert torch.isfinite(small(w.example)).all()
 
 
 def test_what_is_gathered_is_kept_and_the_model_is_left_alone():
