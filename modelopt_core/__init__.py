@@ -23,10 +23,10 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: F405
     "CONFIDENCES", "CRITERIA", "LOSSES", "MERGES", "OBSERVERS", "ROUNDINGS", "RULES", "STEPS", "WORKLOADS",
     "Cascade", "Combine", "Comparison", "Distill", "Ensemble", "Estimate", "Finetune", "Fuse", "Gap", "Measurement",
-    "ModelOptError", "Outputs", "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe", "Registry",
-    "Split", "Stage", "Step", "Transform", "Workload",
-    "agreement", "allocate", "baseline", "compare", "compile", "curve", "export_onnx", "export_safetensors",
-    "from_json", "gap", "layers", "load", "measure", "predictions", "provenance", "run", "save", "sensitivity",
+    "ModelOptError", "Outputs", "Pipeline", "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe",
+    "Registry", "Split", "Stage", "Step", "Transform", "Workload",
+    "agreement", "allocate", "baseline", "compare", "compile", "curve", "damaged", "export_onnx", "export_safetensors",
+    "from_json", "gap", "layers", "load", "measure", "part", "predictions", "provenance", "run", "save", "sensitivity",
     "soften", "to_json", "widths", "workload",
 ]  # fmt: skip
 

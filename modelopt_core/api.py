@@ -15,6 +15,8 @@ from modelopt_core.finetune import Finetune
 from modelopt_core.fuse import MERGES, Fuse
 from modelopt_core.layers import layers
 from modelopt_core.measure import Comparison, Measurement, Predictions, compare, measure, predictions
+from modelopt_core.parts import damaged, part
+from modelopt_core.pipeline import Pipeline
 from modelopt_core.prune import CRITERIA, Prune, sensitivity
 from modelopt_core.quantize import OBSERVERS, ROUNDINGS, Quantize, allocate, widths
 from modelopt_core.recipe import Point, Recipe, Stage, curve, from_json, provenance, run, to_json

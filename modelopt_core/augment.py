@@ -1,4 +1,4 @@
-"""What is done to every batch before it is learned from: the same example is never seen twice alike."""
+"""What is done to inputs on purpose: varied before they are learned from, or damaged as the world may do it."""
 
 from __future__ import annotations
 
@@ -23,3 +23,9 @@ def drop_words(tokens: Tensor, generator: torch.Generator, share: float = 0.3) -
     Source: Iyyer et al., Deep Unordered Composition Rivals Syntactic Methods, ACL 2015.
     """
     return tokens.masked_fill(torch.rand(tokens.shape, generator=generator) < share, 0)
+
+
+def speckle(images: Tensor, generator: torch.Generator, share: float = 0.25) -> Tensor:
+    """Each pixel made black or white with probability `share`: (b, c, h, w) -> (b, c, h, w). Salt and pepper."""
+    drawn = torch.rand(images.shape, generator=generator)
+    return torch.where(drawn < share, (drawn < share / 2).to(images.dtype), images)

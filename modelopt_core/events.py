@@ -15,7 +15,8 @@ class Progress:
     """`step` of `total` in a named `phase`, with the numbers known so far (loss, examples per second, …).
 
     best: makes the best model so far, where a training has a better one than it last told of. checkpoint: makes the
-    bytes from which it can go on; to be called at once, before the report returns.
+    bytes from which it can go on; to be called at once, before the report returns. training: its key, where a Keeper
+    was asked for one.
     """
 
     phase: str
@@ -24,6 +25,7 @@ class Progress:
     values: Mapping[str, float] = field(default_factory=dict)
     best: Callable[[], nn.Module] | None = field(default=None, repr=False, compare=False)
     checkpoint: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+    training: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,12 @@ def export_safetensors(model: nn.Module, path: str | Path) -> Path:
 def onnx_graph(model: nn.Module, example: Tensor) -> onnx.ModelProto:
     """`onnx_bytes` before serialisation. A model with a spec reuses the graph of the last model of its kind."""
     if isinstance(model, Composite) and model.skips:
-        raise ModelOptError(
-            f"{model.called} chooses for every example which model runs, but an ONNX graph runs all of it; "
-            "export the models one by one, or keep it whole with save"
-        )
+        if not model.has_graph:
+            raise ModelOptError(
+                f"{model.called} chooses for every example which model runs, and ONNX has no graph for it here; "
+                "export the models one by one, or keep it whole with save"
+            )
+        return model.graph([onnx_graph(member, example) for member in model.members])
     spec = spec_of(model)
     if spec is None or _has_hooks(model):
         return _filled(_trace(model, example), model)

@@ -14,12 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import codec, identity, timing
+from modelopt_core import codec, heldout, identity, timing
 from modelopt_core.cache import STORE, Store
 from modelopt_core.composite import Composite
 from modelopt_core.estimate import Estimate, Flips, difference, mcnemar, mean_interval
 from modelopt_core.layers import macs
-from modelopt_core.runtime import Compiled, branching, compile, predict
+from modelopt_core.runtime import Compiled, branching, compile, joined, predict
 from modelopt_core.workload import Outputs, Workload
 
 ZEROS = 0.001  # share of exactly zero parameters above which a network counts as masked
@@ -80,6 +80,10 @@ class Comparison:
 def compiled(model: nn.Module, workload: Workload, runtime: str = "onnx", device: str = "cpu") -> Compiled:
     """The model ready to run on one thread; the last few are kept."""
     if isinstance(model, Composite) and model.skips:
+        if runtime == "onnx" and model.has_graph:
+            members = tuple(identity.key(member) for member in model.members)
+            same = ("joined", model.called, members, workload.data_hash)
+            return SESSIONS.get(same, lambda: joined(model, workload), lambda _: 1)(model)
         return branching(model, [compiled(member, workload, runtime, device) for member in model.members])
     key = (identity.key(model), workload.data_hash, runtime, device)
     return SESSIONS.get(key, lambda: compile(model, workload, runtime=runtime, device=device), lambda _: 1)
@@ -90,17 +94,20 @@ def predictions(
 ) -> Predictions:
     """What the model says about a split, computed once per model, data, split, runtime and device.
 
-    For a composite it is arithmetic on what its parts say.
+    For a composite it is arithmetic on what its parts say. Of a model that was fitted on val, what it has learned there
+    by heart is taken back.
     """
 
     def make() -> Predictions:
-        if isinstance(model, Composite):
+        if isinstance(model, Composite) and model.arithmetic:
             parts = [predictions(part, workload, split, runtime=runtime, device=device) for part in model.parts]
             label = " and ".join(dict.fromkeys(part.compiled for part in parts))
             said = stacked(model.parts, workload, split, runtime=runtime, device=device)
-            return predicted(model.answer(said), workload, split, label, all(part.integer for part in parts))
+            answer = heldout.taken_back(model, model.answer(said).detach(), workload, split)
+            return predicted(answer, workload, split, label, all(part.integer for part in parts))
         ready = compiled(model, workload, runtime, device)
         logits = predict(ready, workload.split(split).inputs, threads=PREDICT_THREADS)
+        logits = heldout.taken_back(model, logits, workload, split)
         return predicted(logits, workload, split, ready.label, ready.integer and not ready.reasons)
 
     key = ("predictions", identity.key(model), workload.data_hash, split, runtime, device, identity.CODE_VERSION)
@@ -110,9 +117,14 @@ def predictions(
 def stacked(
     models: Sequence[nn.Module], workload: Workload, split: str = "val", *, runtime: str = "onnx", device: str = "cpu"
 ) -> Tensor:
-    """What several models say about a split: log-probabilities (M, n, K). Of each, `predictions` are used again."""
+    """What several models say about a split: log-probabilities (M, n, K), -inf past the classes of those with fewer.
+
+    Of each, `predictions` are used again.
+    """
     found = [predictions(model, workload, split, runtime=runtime, device=device) for model in models]
-    return torch.stack([one.outputs.log_probabilities for one in found])
+    said = [one.outputs.log_probabilities for one in found]
+    most = max(one.shape[1] for one in said)
+    return torch.stack([nn.functional.pad(one, (0, most - one.shape[1]), value=-torch.inf) for one in said])
 
 
 def predicted(logits: Tensor, workload: Workload, split: str, label: str, integer: bool) -> Predictions:
@@ -176,12 +188,12 @@ def _macs(model: nn.Module, workload: Workload, split: str, runtime: str, device
     if not (isinstance(model, Composite) and model.skips):
         return macs(model, workload.example)
     shares = _used(model, workload, split, runtime, device).mean(dim=1).tolist()
-    parts = [_macs(part, workload, split, runtime, device) for part in model.parts]
-    return round(sum(share * part for share, part in zip(shares, parts, strict=True)))
+    each = [_macs(one, workload, split, runtime, device) for one in model.working]
+    return round(sum(share * one for share, one in zip(shares, each, strict=True)))
 
 
 def _used(model: Composite, workload: Workload, split: str, runtime: str, device: str) -> Tensor:
-    """(M, n): which parts of a composite ran for which example of the split."""
+    """(M, n): which models of a composite ran for which example of the split."""
     return model.used(stacked(model.parts, workload, split, runtime=runtime, device=device))
 
 

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from modelopt_core import channels
+from modelopt_core import denoiser as denoiser  # registers it
 from modelopt_core.errors import ModelOptError
-from modelopt_core.registry import Registry
+from modelopt_core.spec import ARCHITECTURES as ARCHITECTURES
 from modelopt_core.spec import Composition, Spec
-
-ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry("architecture")
 
 MAX_PARAMETERS = 2**26  # 256 MiB of float32: what a file may expand to
 MAX_SIZES = 64  # numbers in one argument, hence layers
@@ -46,7 +45,7 @@ def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn
     try:
         inspect.signature(entry.function).bind(**arguments)
         _check_numbers(spec)
-        with torch.device("meta"), _Undrawn():
+        with torch.device("meta"), Undrawn():
             model = entry(**arguments)
         parameters = sum(p.numel() for p in model.parameters())
         if parameters > max_parameters:
@@ -65,7 +64,7 @@ def _build_composite(spec: Composition, seed: int, max_parameters: int) -> nn.Mo
     """The members, each within what the earlier ones left of `max_parameters`, and the whole around them."""
     from modelopt_core.composite import compose
 
-    for technique in ("ensemble", "cascade"):
+    for technique in ("ensemble", "cascade", "pipeline", "fuse"):
         import_module(f"modelopt_core.{technique}")  # it registers its composites
     if not 1 <= (n := _leaves(spec)) <= MAX_MEMBERS:
         raise ModelOptError(f"a composite of {n:,} models; allowed are 1 to {MAX_MEMBERS}")
@@ -75,7 +74,7 @@ def _build_composite(spec: Composition, seed: int, max_parameters: int) -> nn.Mo
         left -= sum(p.numel() for p in members[-1].parameters())
     try:
         whole: nn.Module = compose(spec.architecture, members, **dict(spec.arguments))  # type: ignore[arg-type]
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         reason = str(error)[:160]
         raise ModelOptError(f"composite {spec.architecture!r} does not take {dict(spec.arguments)}: {reason}") from None
     if spec.kept:
@@ -114,8 +113,8 @@ def _allocate(model: nn.Module) -> None:
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-class _Undrawn(TorchFunctionMode):
-    """Layers made inside draw no parameters: on the meta device that would only import half a second of symbols."""
+class Undrawn(TorchFunctionMode):
+    """Layers made inside draw no parameters; on the meta device that would only import half a second of symbols."""
 
     def __torch_function__(
         self,

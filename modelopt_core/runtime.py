@@ -67,6 +67,8 @@ def compile(
             f"device {device!r} is not there for runtime {runtime!r}; choose from {', '.join(available)}"
         )
     if isinstance(model, Composite) and model.skips:
+        if runtime == "onnx" and model.has_graph:
+            return joined(model, workload, threads)(model)
         return branching(model, [compile(member, workload, runtime, threads, device) for member in model.members])
     return _eager(model, threads, device) if runtime == "eager" else _onnx(model, workload, threads)
 
@@ -136,8 +138,19 @@ def _torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _onnx(model: nn.Module, workload: Workload, threads: int) -> Compiled:
-    """ONNX Runtime: the graph on integers if any layer can, else in float32."""
+@dataclass(frozen=True, eq=False)
+class _Lowered:
+    """The graph that ONNX Runtime gets. label, integer, reasons: as of Compiled; careful: as of _session."""
+
+    graph: onnx.ModelProto
+    label: str
+    integer: bool
+    reasons: dict[str, str]
+    careful: bool
+
+
+def _lowered(model: nn.Module, workload: Workload) -> _Lowered:
+    """On integers if any layer can, else in float32."""
     graph = export.onnx_graph(model, workload.example)
     weights, reasons = int8.integer_weights(model)
     integer: set[str] = set()
@@ -152,14 +165,43 @@ def _onnx(model: nn.Module, workload: Workload, threads: int) -> Compiled:
     if kinds and reasons:
         count = len(integer) + len(narrow)
         label += f" ({count} of {count + len(reasons)} layers)"
-    session = _session(graph, threads, careful=bool(integer) and _saturates())
-    kind = np.dtype(str(workload.example.dtype).removeprefix("torch."))
+    return _Lowered(graph, label, bool(kinds), reasons, careful=bool(integer) and _saturates())
 
-    def run(inputs: Tensor) -> Tensor:
-        feed = inputs.detach().cpu().numpy().astype(kind, copy=False)
-        return torch.from_numpy(session.run(None, {export.INPUT: feed})[0])
 
-    return Compiled(run, "onnx", label, threads, integer=bool(kinds), reasons=tuple(reasons.items()))
+def _onnx(model: nn.Module, workload: Workload, threads: int) -> Compiled:
+    low = _lowered(model, workload)
+    session = _session(low.graph, threads, low.careful)
+    run = partial(_run, session, _kind(workload), {})
+    return Compiled(run, "onnx", low.label, threads, integer=low.integer, reasons=tuple(low.reasons.items()))
+
+
+def joined(model: Composite, workload: Workload, threads: int = 1) -> Callable[[Composite], Compiled]:
+    """One ONNX Runtime session for a composite that has a graph, and for every other of the same members.
+
+    What the graph wants beside the inputs, such as thresholds, is fed with each call.
+    """
+    lows = [_lowered(member, workload) for member in model.members]
+    graph = model.graph([low.graph for low in lows])
+    session = _session(graph, threads, careful=any(low.careful for low in lows))
+    label = " and ".join(dict.fromkeys(low.label for low in lows))
+    reasons = tuple(reason for low in lows for reason in low.reasons.items())
+    named = [given.name for given in graph.graph.input if given.name != export.INPUT]
+
+    def bound(whole: Composite) -> Compiled:
+        fed = {name: whole.get_buffer(name).numpy().copy() for name in named}
+        run = partial(_run, session, _kind(workload), fed)
+        return Compiled(run, "onnx", label, threads, integer=all(low.integer for low in lows), reasons=reasons)
+
+    return bound
+
+
+def _kind(workload: Workload) -> np.dtype:
+    return np.dtype(str(workload.example.dtype).removeprefix("torch."))
+
+
+def _run(session: onnxruntime.InferenceSession, kind: np.dtype, fed: dict[str, np.ndarray], inputs: Tensor) -> Tensor:
+    feed = inputs.detach().cpu().numpy().astype(kind, copy=False)
+    return torch.from_numpy(session.run(None, {export.INPUT: feed, **fed})[0])
 
 
 def _session(graph: onnx.ModelProto, threads: int, careful: bool = False) -> onnxruntime.InferenceSession:

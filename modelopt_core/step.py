@@ -118,6 +118,11 @@ class Step(BaseModel):
         """Does it take over a second to apply (a training, a calibration)? Pages run such a step as a job."""
         return False
 
+    @property
+    def beside(self) -> Self | None:
+        """What pages make along with it and always show beside it: the same without what it is for. None for most."""
+        return None
+
     @classmethod
     def knob(cls, field: str) -> Knob:
         """The Knob of a field, or an error that names the fields that have one."""
@@ -180,19 +185,11 @@ class Transform(Step):
         Results are kept: the same step on the same model is not computed twice. Treat the result as read-only, or copy
         it; one that was written to is noticed and made again. Notes are reported every time, with a kept result too.
         """
-        key = self.key([model], workload, seed)
 
-        def make() -> nn.Module:
-            generator, heard = torch.Generator().manual_seed(seed), NotesApart(report)
-            with torch.no_grad():
-                result = self.transform(identity.clone(model), workload, generator, heard)
-            result.__dict__["notes"] = tuple(heard.notes)
-            return identity.stamp(result.eval(), key)
+        def make(generator: torch.Generator, heard: Report) -> nn.Module:
+            return self.transform(identity.clone(model), workload, generator, heard)
 
-        result = STORE.get(("model", key), make, _size_bytes, identity.intact)
-        for note in result.__dict__.get("notes", ()):
-            report(note)
-        return result
+        return _kept(self.key([model], workload, seed), make, seed, report)
 
     @abstractmethod
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
@@ -212,15 +209,27 @@ class Combine(Step):
         self, models: Sequence[nn.Module], workload: Workload, *, seed: int = 0, report: Report = silent
     ) -> nn.Module:
         """One new model in eval mode; the pool is bit-identical to before. Kept and seeded as a Transform's result."""
-        key = self.key(models, workload, seed)
 
-        def make() -> nn.Module:
-            generator = torch.Generator().manual_seed(seed)
-            with torch.no_grad():
-                result = self.combine([identity.clone(model) for model in models], workload, generator, report)
-            return identity.stamp(result.eval(), key)
+        def make(generator: torch.Generator, heard: Report) -> nn.Module:
+            return self.combine([identity.clone(model) for model in models], workload, generator, heard)
 
-        return STORE.get(("model", key), make, _size_bytes, identity.intact)
+        return _kept(self.key(models, workload, seed), make, seed, report)
+
+
+def _kept(key: str, make: Callable[[torch.Generator, Report], nn.Module], seed: int, report: Report) -> nn.Module:
+    """The result with this key, made if it is not at hand; its notes are reported in either case."""
+
+    def stamped() -> nn.Module:
+        heard = NotesApart(report)
+        with torch.no_grad():
+            result = make(torch.Generator().manual_seed(seed), heard)
+        result.__dict__["notes"] = tuple(heard.notes)
+        return identity.stamp(result.eval(), key)
+
+    result = STORE.get(("model", key), stamped, _size_bytes, identity.intact)
+    for note in result.__dict__.get("notes", ()):
+        report(note)
+    return result
 
 
 def keep(model: nn.Module, key: str, notes: Sequence[Note] = ()) -> None:

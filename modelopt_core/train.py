@@ -88,13 +88,13 @@ def fit(
     zeros = [(p, p == 0) for p in model.parameters() if p.dim() > 1] if keep_zeros else []
     update = _optimizer(optimizer, parameters, lr, weight_decay)
     generator = torch.Generator().manual_seed(seed)
-    best = _Best(model, *evaluate(model, workload, val))
+    best, most = _Best(model, *evaluate(model, workload, val)), 0.0  # most: that the loss may be, after the first batch
     clock = _Clock(report, total=epochs * math.ceil(len(train) / batch_size))
-    most = 0.0  # that the loss may be; not known before the first batch
     if isinstance(report, Keeper):
-        how = (epochs, lr, batch_size, optimizer, schedule, weight_decay, _named(augment), keep_zeros, patience, seed)
-        told = (objective.key,) if objective else ()
-        if saved := report.recall(identity.digest(identity.key(model), workload.data_hash, *how, *told)):
+        how = [epochs, lr, batch_size, optimizer, schedule, weight_decay, _named(augment), keep_zeros, patience, seed]
+        how += [objective.key] if objective else []
+        clock.training = identity.digest(identity.key(model), workload.data_hash, *how)
+        if saved := report.recall(clock.training):
             _unpack(saved, trained, update, generator, best, clock)
 
     for epoch in range(clock.epoch + 1, epochs + 1):
@@ -202,6 +202,7 @@ class _Clock:
     def __init__(self, report: Report, total: int) -> None:
         self.report, self.total, self.step, self.epoch, self.last = report, total, 0, 0, time.monotonic()
         self.examples = 0  # since the last report
+        self.training = ""
 
     def tick(self, examples: int, values: dict[str, float]) -> None:
         """One more batch, of so many examples."""
@@ -215,7 +216,7 @@ class _Clock:
         now = time.monotonic()
         speed = {"examples_per_s": self.examples / max(now - self.last, 1e-6)}
         self.last, self.examples = now, 0
-        self.report(Progress("train", self.step, self.total, {**values, **speed}, **more))
+        self.report(Progress("train", self.step, self.total, {**values, **speed}, training=self.training, **more))
         self.last = time.monotonic()  # the report may have stood still
 
 

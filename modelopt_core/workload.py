@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelopt_core.errors import ModelOptError
+from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.registry import Registry
+from modelopt_core.subtask import Subtask
 
 SPLITS = ("train", "val", "test")
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -85,6 +86,14 @@ class Workload(ABC):
     note: str = ""  # what the page says about where the data came from
     show: Callable[[str, int], object] | None = None  # (split, index) -> (h, w) array in [0, 1] or str
     augment: Augment | None = None  # varies inputs (b, *shape) in ways that leave their answers what they are
+    damage: Augment | None = None  # what may happen to inputs (b, *shape) before a model sees them, simulated
+    subtasks: tuple[Subtask, ...] = ()  # what the stages of a pipeline may do
+    made: str = ""  # the call that makes it where that is not `mo.workload(name)`
+
+    @property
+    def call(self) -> str:
+        """What a program writes to have it."""
+        return self.made or f"mo.workload({self.name!r})"
 
     @property
     def example(self) -> Tensor:
@@ -96,6 +105,13 @@ class Workload(ABC):
         if name not in SPLITS:
             raise ModelOptError(f"unknown split {name!r}; choose from {', '.join(SPLITS)}")
         return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    def subtask(self, name: str) -> Subtask:
+        """One of the declared subtasks by name."""
+        found = {task.name: task for task in self.subtasks}
+        if name not in found:
+            raise unknown(f"subtask of {self.name}", name, found)
+        return found[name]
 
     def forward(self, model: nn.Module, inputs: Tensor) -> Outputs:
         """Run the model on a batch: inputs (b, *shape) -> Outputs of (b, K)."""

@@ -13,8 +13,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,94 +25,13 @@ from torch import Tensor, nn
 
 from modelopt_core import atomic, identity
 from modelopt_core.assets import asset_path
-from modelopt_core.augment import drop_words, shift
 from modelopt_core.errors import DataMissing, ModelOptError, unknown
 from modelopt_core.events import Report, silent
 from modelopt_core.models import build
-from modelopt_core.spec import Spec
-from modelopt_core.train import EVALUATION_BATCH, evaluate, fit
-from modelopt_core.workload import Augment, Workload, workload
-
-
-@dataclass(frozen=True)
-class Training:
-    """How one baseline is trained: the model's spec and the arguments of `fit`.
-
-    jitter: pixels, see `shift`; word_dropout: share, see `drop_words`.
-    """
-
-    spec: Spec
-    epochs: int
-    lr: float
-    batch_size: int = 64
-    weight_decay: float = 0.0
-    jitter: int = 0
-    word_dropout: float = 0.0
-    seed: int = 0
-
-    @property
-    def augment(self) -> Augment | None:
-        """What is done to every batch before it is learned from."""
-        if self.jitter:
-            return partial(shift, pixels=self.jitter)
-        return partial(drop_words, share=self.word_dropout) if self.word_dropout else None
-
-    def train(self, data: Workload, report: Report = silent) -> nn.Module:
-        """The network, from its seed's first weights, in eval mode."""
-        return fit(
-            build(self.spec, self.seed),
-            data,
-            epochs=self.epochs,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            weight_decay=self.weight_decay,
-            augment=self.augment,
-            seed=self.seed,
-            report=report,
-        )
-
-
-DIGIT, IMAGE, TEXT = (1, 8, 8), (1, 28, 28), (48,)
-ZOO = {
-    # Weight decay makes what is unimportant small, so that there is something to prune; the seed is the better on val.
-    "digits/cnn": Training(Spec("cnn", (), DIGIT), epochs=40, lr=3e-3, weight_decay=0.01, jitter=1, seed=1),
-    "digits/mlp": Training(Spec("mlp", (("sizes", (64, 64, 32, 10)),), DIGIT), epochs=40, lr=3e-3),
-    "mnist/lenet300": Training(
-        Spec("mlp", (("sizes", (784, 300, 100, 10)),), IMAGE), epochs=30, lr=1e-3, batch_size=128, jitter=1
-    ),
-    "mnist/lenet5": Training(Spec("lenet5", (), IMAGE), epochs=10, lr=1e-3, batch_size=128, jitter=2),
-    "mnist/mlp1200": Training(
-        Spec("mlp", (("sizes", (784, 1200, 1200, 10)),), IMAGE), epochs=12, lr=1e-3, batch_size=256, jitter=2
-    ),
-    # The first stage of a cascade: quick, right on what is easy, unsure about the rest.
-    "mnist/mlp30": Training(Spec("mlp", (("sizes", (784, 30, 10)),), IMAGE), epochs=30, lr=3e-3, batch_size=128),
-    **{  # the members of a deep ensemble: one recipe, five seeds
-        f"mnist/lenet300-{seed}": Training(
-            Spec("mlp", (("sizes", (784, 300, 100, 10)),), IMAGE),
-            epochs=30,
-            lr=1e-3,
-            batch_size=128,
-            jitter=1,
-            seed=seed,
-        )
-        for seed in (1, 2, 3, 4)
-    },
-    "mnist/article": Training(Spec("article", (), IMAGE), epochs=10, lr=2e-3, batch_size=128, jitter=1),
-    "docstrings/bag": Training(
-        Spec("bag", (("classes", 7), ("hidden", 64)), TEXT, "int64"),
-        epochs=20,
-        lr=5e-3,
-        weight_decay=0.3,
-        word_dropout=0.6,
-    ),
-    "docstrings/textcnn": Training(
-        Spec("textcnn", (("classes", 7), ("kernel", 3)), TEXT, "int64"),
-        epochs=15,
-        lr=3e-3,
-        weight_decay=0.3,
-        word_dropout=0.5,
-    ),
-}
+from modelopt_core.train import EVALUATION_BATCH, evaluate
+from modelopt_core.trainings import ZOO as ZOO
+from modelopt_core.trainings import Training as Training
+from modelopt_core.workload import Workload, workload
 
 _loaded: dict[str, nn.Module] = {}
 _lock = threading.Lock()
@@ -147,7 +65,7 @@ def train_zoo(name: str, report: Report = silent) -> Path:
     the result does not depend on the number of cores.
     """
     training = ZOO[_known(name)]
-    data = workload(name.split("/")[0])
+    data = training.data(workload(name.split("/")[0]))
     with _one_thread():
         model = training.train(data, report)
         model, dtype = _stored(model, data)

@@ -3,7 +3,7 @@
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
 from pages.distilling import beside, softened, training
-from pages.shared import frame, layer_table
+from pages.shared import frame, guess, layer_table
 
 
 def bars(_: mo.Distill) -> layer_table.Bars:
@@ -20,7 +20,8 @@ frame.page(
     frame.Technique(
         step=mo.Distill,
         knob="temperature",
-        question="Where does it teach best? A low temperature hides what the teacher knows, a high one blurs it.",
+        question="Which temperature teaches best? A low one hides what the teacher knows, a high one blurs it.",
+        learn=guess.BEST,
         bars=bars,
         note=note,
         aside=("epochs", "lr", "batch_size", "student_layer", "teacher_layer"),

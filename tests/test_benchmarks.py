@@ -9,9 +9,10 @@ import torch
 from scipy.stats import binomtest, ttest_1samp
 
 import modelopt_core as mo
-from benchmarks import ledger
+from benchmarks import ledger, parts
 from benchmarks.checkpoints import kept
 from benchmarks.paired import Crossed, Pair, pair
+from modelopt_core.errors import ModelOptError
 
 RECIPES = sorted((Path(__file__).parent.parent / "benchmarks" / "recipes").glob("*.json"))
 
@@ -109,3 +110,17 @@ def test_recipes_are_recipes(path: Path) -> None:
     steps = mo.from_json(path.read_text())
     assert mo.from_json(mo.to_json(steps)) == steps
     assert any(step.lasts for step in steps)
+
+
+def test_parts_that_are_not_asked_for_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "RESULTS", tmp_path)
+    tables = {"one": lambda: iter(["first"]), "two": lambda: iter(["second"])}
+    parts.write("made", "Made", tables, [])
+    parts.write("made", "Made", {**tables, "two": lambda: iter(["third"])}, ["two"])
+    text = (tmp_path / "made.md").read_text()
+    assert text.startswith("# Made\n\n<!-- part: one -->\n")
+    assert "first" in text
+    assert "third" in text
+    assert "second" not in text
+    with pytest.raises(ModelOptError, match="unknown part 'three'; choose from one, two"):
+        parts.write("made", "Made", tables, ["three"])

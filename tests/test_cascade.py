@@ -4,14 +4,18 @@ import itertools
 import math
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 import modelopt_core as mo
 from modelopt_core.cascade import CONFIDENCES, best_thresholds, flow, front
 from modelopt_core.cascade.step import stops
+from modelopt_core.export import onnx_bytes
 from modelopt_core.layers import layers, macs
+from modelopt_core.measure import compiled
 from modelopt_core.runtime import predict
 from modelopt_core.spec import spec_of
 
@@ -186,17 +190,60 @@ def test_temperatures_are_fitted_on_val(w, pool):
     assert all(t != 1 for t in fitted)
 
 
-def test_it_saves_and_says_why_it_does_not_export(w, pool, tmp_path):
+def test_it_saves(w, pool, tmp_path):
     whole = mo.Cascade(threshold=0.8, confidence="margin", calibrate=True).apply(pool, w)
     back = mo.load(mo.save(whole, tmp_path / "cascade.mopt"))
     assert spec_of(back) == spec_of(whole)
     with torch.no_grad():
         assert torch.equal(back(w.val.inputs), whole(w.val.inputs))
-    with pytest.raises(
-        mo.ModelOptError, match="Cascade chooses for every example which model runs, but an ONNX graph runs"
-    ):
-        mo.export_onnx(whole, w, tmp_path / "cascade.onnx")
-    mo.export_onnx(whole.parts[0], w, tmp_path / "stage.onnx")
+
+
+@pytest.mark.parametrize("confidence", list(mo.CONFIDENCES))
+def test_one_onnx_graph_says_what_the_module_says(confidence, w, pool, tmp_path):
+    """Against the module, run by ONNX's own reference, which knows nothing of us: all, some, one, none in doubt."""
+    whole = mo.Cascade(thresholds=(0.8, 0.95), confidence=confidence).apply([*pool, pool[0]], w)
+    path = mo.export_onnx(whole, w, tmp_path / "cascade.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    run = ReferenceEvaluator(str(path)).run
+    with torch.no_grad():
+        for inputs in (w.val.inputs[:40], w.val.inputs[:1], w.val.inputs[7:8]):
+            for thresholds in ((0.8, 0.95), (0.0, 0.0), (1.0, 1.0), (1.0, 0.0)):
+                whole.thresholds.copy_(torch.tensor(thresholds))
+                fed = {"inputs": inputs.numpy(), "thresholds": np.array(thresholds, np.float32)}
+                np.testing.assert_allclose(run(None, fed)[0], whole(inputs).numpy(), atol=1e-4, rtol=1e-5)
+
+
+def products(graph: onnx.GraphProto) -> int:
+    return sum(node.op_type in ("Gemm", "MatMul", "Conv") for node in graph.node)
+
+
+def test_a_later_stage_of_the_graph_lies_in_a_branch(w, pool, tmp_path):
+    """What is not asked does not run: outside the `If` are the first stage's products only."""
+    whole = mo.Cascade().apply(pool, w)
+    graph = onnx.load(mo.export_onnx(whole, w, tmp_path / "cascade.onnx")).graph
+    [choice] = [node for node in graph.node if node.op_type == "If"]
+    [branch] = [a.g for a in choice.attribute if a.name == "then_branch"]
+    alone = [onnx.load_from_string(onnx_bytes(part, w.example)).graph for part in pool]
+    assert [products(graph), products(branch)] == [products(one) for one in alone]
+
+
+def test_one_session_serves_all_thresholds(w, pool):
+    """A slider of thresholds loads nothing again, and each setting keeps its own."""
+    one, other = (mo.Cascade(threshold=t).apply(pool, w) for t in (0.0, 1.0))
+    first, second = compiled(one, w), compiled(other, w)
+    assert first.run.args[0] is second.run.args[0]
+    with torch.no_grad():
+        for call, model in ((first, one), (second, other), (first, one)):
+            torch.testing.assert_close(call(w.val.inputs), model(w.val.inputs), atol=1e-4, rtol=1e-4)
+
+
+def test_a_cascade_in_a_cascade_has_no_graph_and_still_runs(w, pool):
+    inner = mo.Cascade(threshold=0.9).apply(pool, w)
+    whole = mo.Cascade(threshold=0.9).apply([pool[0], inner], w)
+    with pytest.raises(mo.ModelOptError, match=r"Cascade chooses for every .* no graph for it here; export the models"):
+        onnx_bytes(whole, w.example)
+    with torch.no_grad():
+        torch.testing.assert_close(mo.compile(whole, w)(w.val.inputs), whole(w.val.inputs), atol=1e-4, rtol=1e-4)
 
 
 def test_steps_stack_on_it(w, pool):

@@ -31,6 +31,8 @@ STEPS = [
 COMBINES = [
     *(mo.Ensemble(rule=r, weights=(2.0, 1.0)) for r in mo.RULES),
     *(mo.Cascade(threshold=0.8, confidence=c) for c in mo.CONFIDENCES),
+    mo.Pipeline(threshold=0.9),
+    *(mo.Fuse(of=of, strengths=(0.1,)) for of in ("outputs", "features")),
 ]
 FUSES = [mo.Fuse(merge=m, density=0.5) for m in mo.MERGES]
 REGISTRIES = [mo.CRITERIA, mo.OBSERVERS, mo.ROUNDINGS, mo.LOSSES, mo.RULES, mo.CONFIDENCES, mo.MERGES]
@@ -177,7 +179,8 @@ def test_workload(name):
         assert said.scores.shape == said.confidence.shape == (n,)
         assert ((said.confidence >= 0) & (said.confidence <= 1)).all()
         assert said.scores.mean() > w.chance + 0.3
-    assert set(w.models) == {full.split("/")[1] for full in ZOO if full.startswith(f"{name}/")}
+    shipped = {*w.models, *(model for task in w.subtasks for model in task.models)}
+    assert shipped == {full.split("/")[1] for full in ZOO if full.startswith(f"{name}/")}
     varied, same = (w.augment(w.train.inputs[:5], generator(seed)) for seed in (1, 1))  # type: ignore[misc]
     assert varied.shape == w.train.inputs[:5].shape
     assert varied.dtype == w.train.inputs.dtype

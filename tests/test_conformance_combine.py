@@ -24,11 +24,29 @@ def test_combine(step, workload):
     assert bits_of(result) == bits_of(again)
     assert not result.training
     assert not {t.data_ptr() for t in result.parameters()} & {t.data_ptr() for m in pool for t in m.parameters()}
-    inputs = w.val.inputs[:5]
+    inputs = w.test.inputs[:5]
     with torch.no_grad():
         assert torch.isfinite(result(inputs)).all()
         assert result(inputs).shape == pool[0](inputs).shape
-        torch.testing.assert_close(result(inputs), mo.predictions(result, w).outputs.logits[:5], atol=1e-3, rtol=1e-3)
+        said = mo.predictions(result, w, "test").outputs.logits[:5]
+        torch.testing.assert_close(result(inputs), said, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("step", COMBINES, ids=lambda s: s.label)
+def test_combine_stacks_both_ways(step):
+    """Pruned and quantized members become one; what was made one is quantized, and pruned unless it skips."""
+    w = mo.workload("digits")
+    pool = [mo.baseline("digits", name) for name in ("mlp", "cnn")]
+    small = [mo.Quantize(bits=8).apply(mo.Prune(ratio=0.2).apply(model, w), w) for model in pool]
+    whole = step.apply(small, w)
+    assert mo.measure(whole, w).size_bytes < mo.measure(step.apply(pool, w), w).size_bytes
+    once = mo.Quantize(bits=4).apply(whole, w)
+    assert mo.measure(once, w).size_bytes < mo.measure(whole, w).size_bytes
+    if isinstance(step, mo.Cascade | mo.Pipeline):
+        with pytest.raises(mo.ModelOptError, match=f"put Prune before {step.name}"):
+            mo.Prune(ratio=0.3).apply(whole, w)
+    else:
+        assert mo.measure(mo.Prune(ratio=0.3).apply(whole, w), w).macs < mo.measure(whole, w).macs
 
 
 @pytest.mark.parametrize("step", FUSES, ids=lambda s: s.label)

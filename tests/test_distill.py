@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import modelopt_core as mo
+from benchmarks.distill import loop
 from modelopt_core.cache import STORE
 from modelopt_core.distill.objective import features, layer_of, logits_on_train, objective, pooled
 from modelopt_core.distill.student import scaled, spec_for
@@ -49,6 +50,19 @@ def test_one_step_is_the_one_done_by_hand(digits: Workload) -> None:
     moved = step.transform(teacher, few, torch.Generator().manual_seed(3), lambda _: None).get_parameter("fc1.weight")
     sure = w.grad.abs() > 1e-4  # where Adam's ε does not count
     torch.testing.assert_close((moved - w)[sure].detach(), -1e-3 * w.grad.sign()[sure], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_training_is_the_plain_loop_of_the_paper(digits: Workload, temperature: float) -> None:
+    """Ten batches, the last one short: the same weights as the benchmark's loop, with PyTorch's own Adam and cosine."""
+    train = replace(digits.train, inputs=digits.train.inputs[:150], targets=digits.train.targets[:150])
+    few, teacher = replace(digits, train=train, data_hash="few"), mo.baseline("digits", "cnn")
+    step = mo.Distill(temperature=temperature, width=1.0, epochs=2, lr=1e-2, batch_size=32)
+    *_, plain = loop.plain(step, teacher, few, seed=3)
+    ours = step.apply(teacher, few, seed=3)
+    first, last = (evaluate(model, few, few.val)[0] for model in (build(CNN, 3), plain))
+    assert last > first  # of the epochs the last is the best on val, so that it is the one that comes back
+    torch.testing.assert_close(state(ours), state(plain), atol=1e-5, rtol=0)
 
 
 def test_without_a_teacher_it_is_plain_training(digits: Workload) -> None:
@@ -188,7 +202,9 @@ def test_a_wrong_setting_is_named(field: str, value: float, allowed: str) -> Non
 def test_unknown_names_list_the_known_ones(digits: Workload) -> None:
     with pytest.raises(mo.ModelOptError, match=r"unknown loss 'ki'; choose from attention, dkd, hint, kl, mse_logits"):
         mo.Distill(loss="ki")
-    with pytest.raises(mo.ModelOptError, match="unknown student for digits 'lenet5'.*; choose from cnn, mlp, own"):
+    with pytest.raises(
+        mo.ModelOptError, match="unknown student for digits 'lenet5'.*; choose from cnn, cnn-2, mlp, own"
+    ):
         mo.Distill(student="lenet5").apply(mo.baseline("digits", "cnn"), digits)
 
 

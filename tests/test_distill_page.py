@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from streamlit.testing.v1 import AppTest
 
 import modelopt_core as mo
-from modelopt_core import measured
+from modelopt_core import jobs, measured
+from modelopt_core.jobs import journal
+from modelopt_core.jobs import plan as plans
+from modelopt_core.jobs.plan import recipe
 from pages.distilling import beside
-from pages.shared import bench, controls, units
+from pages.shared import bench, controls, owner, units
 from pages.shared.dial import band
 from pages.shared.trial import Setting
 from tests.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
@@ -57,9 +62,62 @@ def test_training_tells_what_the_teacher_was_worth(root: Any) -> None:
         assert units.percent(value) in said
 
 
-def test_training_offers_the_student_without_a_teacher(root: Any) -> None:
+def test_training_begins_one_job_for_both_students(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELOPT_JOBS", str(tmp_path))
+    monkeypatch.setattr(jobs.Job, "launch", lambda _: None)
     app = open_tab(root, "Training", student="mlp")
-    assert "run-alone" in [b.key for b in app.button]
+    app.get_by_key("distill-seeds").set_value(3).run()
+    app.button("distill-both").click().run()
+    [path] = tmp_path.glob("*/job.json")
+    plan = jobs.Job(path.parent).plan
+    step = mo.Distill(student="mlp")
+    assert plan.pair is not None
+    assert (plan.recipe, plan.pair.against) == (recipe((step,)), recipe((step.alone,)))
+    assert plan.pair.seeds == (0, 1, 2)
+
+
+def test_run_brings_the_student_without_a_teacher_unless_it_is_at_hand(
+    root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELOPT_JOBS", str(tmp_path))
+    monkeypatch.setattr(jobs.Job, "launch", lambda _: None)
+    for url, pairs in (
+        ({"width": "0.35"}, True),
+        ({"temperature": "4.5"}, False),
+        ({"width": "0.3", "alpha": "0"}, False),
+    ):
+        known = set(tmp_path.glob("*/job.json"))
+        open_page(root, "distill", **url).button("work-run").click().run()
+        [path] = set(tmp_path.glob("*/job.json")) - known
+        assert (jobs.Job(path.parent).plan.pair is not None) == pairs
+
+
+def test_curves_of_several_seeds_are_a_band(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it runs, and nothing of it while Learn waits for a guess."""
+    monkeypatch.setenv("MODELOPT_JOBS", str(tmp_path))
+    monkeypatch.setattr(owner, "token", lambda: "ann")
+    step = mo.Distill(width=0.35)
+    pair = {"against": recipe((step.alone,)), "seeds": (0, 1)}
+    plan = plans.make(owner=plans.hashed("ann"), created_s=0.0, recipe=recipe((step,)), models=("cnn",),
+                      workload="digits", pair=pair)  # fmt: skip
+    path = tmp_path / ("0" * 32)
+    path.mkdir()
+    (path / plans.FILE).write_text(plan.model_dump_json())
+    said: list[dict[str, object]] = [{"kind": "state", "state": "running"}]
+    for seed, score in ((0, 0.5), (1, 0.75)):
+        for name in ("score", "score alone"):
+            values = {"epoch": 1, "seed": seed, name: score, "examples_per_s": 1234}
+            said.append({"kind": "progress", "phase": "train", "step": 1, "total": 40, "values": values})
+    for event in said:
+        journal.append(path / jobs.EVENTS, {"time_s": 1.0, **event})
+    with FileLock(path / jobs.LOCK):
+        app = open_tab(root, "Training", width="0.35")
+        texts = html(app) + " ".join(c.value for c in app.caption)
+        assert "1,234 examples per second" in texts
+        assert "Curves are shown" not in texts
+        learn = open_page(root, "distill", width="0.35", view="learn")
+        assert "Running" in html(learn)
+        assert "Curves are shown" not in html(learn)
 
 
 def test_softened_draws_for_any_setting(root: Any) -> None:

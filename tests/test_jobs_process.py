@@ -179,8 +179,8 @@ def test_a_trainings_checkpoint_is_kept_until_its_step_is_over(worker: Worker) -
     later = worker.folder / "k3.safetensors"
     later.write_bytes(b"of a step that is not reached yet")
     assert worker.recall("k1") is None
-    worker(Progress("train", 1, 3, checkpoint=lambda: b"one"))
-    worker(Progress("train", 2, 3, checkpoint=lambda: b"two"))  # too soon after the first
+    worker(Progress("train", 1, 3, checkpoint=lambda: b"one", training="k1"))
+    worker(Progress("train", 2, 3, checkpoint=lambda: b"two", training="k1"))  # too soon after the first
     assert worker.recall("k2") is None
     assert worker.recall("k1") == b"one"
     digits, model = mo.workload("digits"), mo.baseline("digits", "mlp")

@@ -70,6 +70,21 @@ def test_of_several_trainings_the_curves_are_of_the_last(job: Job, say: Callable
     assert [c.y for c in watch.curves(job)] == [(5,)]  # still to be seen when it is over
 
 
+def test_seeds_become_a_band_by_hand(job: Job, say: Callable[..., None]) -> None:
+    """Two seeds of two epochs and one that has only begun; a report within an epoch gives way to the one at its end."""
+    for seed, scores in ((0, (0.5, 0.75)), (1, (0.25, 1.0)), (2, (0.125,))):
+        for epoch, score in enumerate(scores, 1):
+            say(0, "progress", **train(2 * epoch - 1, epoch=epoch, seed=seed, score=0.0))
+            say(0, "progress", **train(2 * epoch, epoch=epoch, seed=seed, score=score))
+    found = watch.by_epoch(job, "score")
+    assert found[1] == watch.Curve("score", (1, 2), (0.25, 1.0))
+    assert watch.by_epoch(job, "loss") == {}
+    assert watch.band([found[0], found[1]]) == watch.Band((1, 2), (0.375, 0.875), (0.25, 0.75), (0.5, 1.0))
+    assert watch.band([found[0], found[2]]).x == (1,)
+    one = watch.band([found[0]])
+    assert one.mean == one.low == one.high == found[0].y
+
+
 @pytest.mark.parametrize("count", [1, 299, 300, 301, 5000])
 def test_long_trainings_are_thinned_and_keep_their_end(job: Job, say: Callable[..., None], count: int) -> None:
     for step in range(1, count + 1):

@@ -23,6 +23,7 @@ SPECS = {
     "article": Spec("article", (), IMAGE),
     "bag": Spec("bag", (("classes", 7),), TEXT, "int64"),
     "textcnn": Spec("textcnn", (("classes", 7),), TEXT, "int64"),
+    "denoiser": Spec("denoiser", (), DIGIT),
 }
 
 
@@ -42,6 +43,7 @@ def example(spec: Spec, batch: int) -> Tensor:
         ("article", 20 * 25 + 20 + 20 * 20 * 25 + 20 + 320 * 10 + 10),
         ("bag", 4096 * 32 + 32 * 32 + 32 + 32 * 7 + 7),
         ("textcnn", 4096 * 32 + 64 * 32 * 5 + 64 + 64 * 7 + 7),
+        ("denoiser", 8 * 9 + 8 + 8 * 8 * 9 + 8 + 8 * 9 + 1),
     ],
 )
 def test_parameters_are_those_counted_by_hand(name: str, parameters: int) -> None:
@@ -114,7 +116,7 @@ def test_initial_weights_have_the_spread_that_pytorch_gives() -> None:
     [
         (
             Spec("lenet", (), IMAGE),
-            "unknown architecture 'lenet' .*choose from article, bag, cnn, lenet5, mlp",
+            "unknown architecture 'lenet' .*choose from article, bag, cnn, denoiser, lenet5, mlp",
         ),
         (Spec("cnn", (("widht1", 3),), DIGIT), "'cnn' takes width1: int = 16, .*unexpected keyword argument 'widht1'"),
         (Spec("mlp", (), DIGIT), "missing a required argument: 'sizes'"),

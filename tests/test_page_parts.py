@@ -81,6 +81,23 @@ def test_the_breaking_point_by_hand() -> None:
     assert guess.breaking_point(curve[:1], start) is None
 
 
+def test_the_best_setting_by_hand() -> None:
+    """The third is highest; the second reaches into its interval, the first and the last do not."""
+    knob, start = mo.Distill.knob("temperature"), SimpleNamespace()
+    scores = {1.0: (0.5, 0.6), 4.0: (0.6, 0.85), 8.0: (0.8, 0.9), 20.0: (0.7, 0.75)}
+    points = [
+        Point(value, SimpleNamespace(score=Estimate((low + high) / 2, low, high, 5)))  # type: ignore[arg-type]
+        for value, (low, high) in scores.items()
+    ]
+    sweep: Any = SimpleNamespace(done=True, points=points, total=4)
+    said = guess.best(6.0, sweep, start, knob)  # type: ignore[arg-type]
+    assert "Your guess: T = 6.0. Measured: the score is highest at T = 8.0 (85.0" in said
+    assert "from 4.0 to 8.0 are those not clearly below it. Your guess is among them." in said
+    assert guess.best(15.0, sweep, start, knob).endswith("Your guess is outside.")  # type: ignore[arg-type]
+    sweep.done = False
+    assert guess.best(6.0, sweep, start, knob).endswith("Measuring the curve: 4 of 4 points.")  # type: ignore[arg-type]
+
+
 def test_bars_by_hand() -> None:
     before = Layer("conv1", "Conv2d", (16, 1, 3, 3), 16, 160, 160, 1000, None)
     after = Layer("conv1", "Conv2d", (4, 1, 3, 3), 4, 40, 20, 250, 15)

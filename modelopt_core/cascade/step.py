@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
+import onnx
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from modelopt_core.calibration import fit_temperature, tempered
 from modelopt_core.cascade.confidences import CONFIDENCES
+from modelopt_core.cascade.graph import staged
 from modelopt_core.composite import COMPOSITES, Call, Composite, classes, compose
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
@@ -61,6 +63,10 @@ class Staged(Composite):
         return True
 
     @property
+    def has_graph(self) -> bool:
+        return not any(gate.skips for gate in self.members)
+
+    @property
     def parts(self) -> list[nn.Module]:
         """The models inside the gates."""
         return [gate.get_submodule("members.0") for gate in self.members]
@@ -78,6 +84,9 @@ class Staged(Composite):
         """(S, B): 1 for every stage up to the one where the example left."""
         at = stops(self.gated(said)[..., -1], self.thresholds)
         return (torch.arange(len(said))[:, None] <= at).float()
+
+    def graph(self, members: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+        return staged(members, self.thresholds.tolist())
 
     def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
         """Every stage is asked about those examples only that no earlier one was sure of."""

@@ -79,6 +79,11 @@ class Distill(Transform):
         told = ("temperature", "loss", "student_layer", "teacher_layer")
         return self.changed(alpha=0.0, **{name: type(self).model_fields[name].default for name in told})
 
+    @property
+    def beside(self) -> Distill | None:
+        """The student without a teacher."""
+        return self.alone if self.alpha > 0 else None
+
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         seed = generator.initial_seed()
         student = build(spec_for(self.student, self.width, model, workload), seed)

@@ -1,12 +1,32 @@
-"""Fusion: several networks of one architecture become one network of the same size.
+"""Fusion: one model made of several, by their weights, or by a learned head.
 
-merges.py says how tensors become one, align.py brings independently trained networks into one order first, path.py
-walks from one network to another, step.py does it to a pool.
+merges.py says how tensors become one, align.py brings independently trained networks into one order first, melt.py
+does both to whole networks, path.py walks from one network to another; heads.py holds the modules with a head over
+outputs or features, learn.py fits it; step.py is the step.
 """
 
 from modelopt_core.fuse.align import align
+from modelopt_core.fuse.heads import Joined, Stacked
+from modelopt_core.fuse.learn import Learned, learned
+from modelopt_core.fuse.melt import aligned, alike, merged, soup
 from modelopt_core.fuse.merges import MERGES, MergeContext
 from modelopt_core.fuse.path import Spot, barrier, path
 from modelopt_core.fuse.step import Fuse
 
-__all__ = ["MERGES", "Fuse", "MergeContext", "Spot", "align", "barrier", "path"]
+__all__ = [
+    "MERGES",
+    "Fuse",
+    "Joined",
+    "Learned",
+    "MergeContext",
+    "Spot",
+    "Stacked",
+    "align",
+    "aligned",
+    "alike",
+    "barrier",
+    "learned",
+    "merged",
+    "path",
+    "soup",
+]

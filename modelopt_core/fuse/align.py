@@ -46,10 +46,11 @@ def align(model: nn.Module, like: nn.Module, example: Tensor) -> nn.Module:
 def _described(model: nn.Module, group: Group) -> Tensor:
     """(C, n): for each channel, all weights that make it and that read it, and its biases."""
     weights = channels.weights(model, group, ("out", "in"))
+    makers = [(model.get_submodule(member.layer), member.places) for member in group.members if member.role == "out"]
     biases = [
-        layer.bias.detach()[member.places].flatten(1)
-        for member in group.members
-        if member.role == "out" and isinstance((layer := model.get_submodule(member.layer)).bias, Tensor)
+        bias.detach()[places].flatten(1)
+        for layer, places in makers
+        if isinstance(bias := getattr(layer, "bias", None), Tensor)  # an embedding has none
     ]
     return torch.cat([weights, *biases], dim=1).double()
 

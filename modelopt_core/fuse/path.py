@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from modelopt_core import turns
+from modelopt_core.fuse.melt import merged
 from modelopt_core.fuse.merges import MERGES
-from modelopt_core.fuse.step import merged
 from modelopt_core.train import evaluate, reestimate_norms
 from modelopt_core.workload import Workload
 

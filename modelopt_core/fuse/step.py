@@ -1,64 +1,52 @@
-"""The step: one network of the pool's own size, made of all."""
+"""The step: one model made of all, by its weights, or by a head over what they answer or see."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import nn
 
 from modelopt_core import grid
+from modelopt_core.composite import classes
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Note, Report
-from modelopt_core.fuse.align import align
-from modelopt_core.fuse.merges import MERGES, MergeContext
-from modelopt_core.registry import Entry
+from modelopt_core.fuse.learn import learned, over_features, over_outputs
+from modelopt_core.fuse.melt import aligned, alike, merged, soup
+from modelopt_core.fuse.merges import MERGES
 from modelopt_core.step import STEPS, Combine, Named, When
-from modelopt_core.train import evaluate, reestimate_norms
+from modelopt_core.train import reestimate_norms
 from modelopt_core.workload import Workload
-
-
-def merged(
-    models: Sequence[nn.Module],
-    weights: Sequence[float],
-    merge: Entry[Callable[[MergeContext], Tensor]],
-    base: nn.Module | None = None,
-    scale: float = 1.0,
-    density: float = 0.2,
-) -> nn.Module:
-    """A copy of the first model whose floating tensors are merged; weights are scaled to sum to 1."""
-    whole = copy.deepcopy(models[0])
-    states = [model.state_dict() for model in models]
-    shares, origin = torch.tensor(weights, dtype=torch.float32) / sum(weights), base.state_dict() if base else {}
-    state: dict[str, Tensor] = {}
-    for name, tensor in states[0].items():
-        if tensor.is_floating_point():
-            stacked = torch.stack([other[name] for other in states])
-            state[name] = merge(MergeContext(stacked, shares, origin.get(name), scale, density))
-    whole.load_state_dict(state, strict=False)
-    return whole.eval()
 
 
 @STEPS.register("Fuse")
 class Fuse(Combine):
-    """Make one network of several of the same architecture, of the size of one."""
+    """Make one model of several: average their weights, or learn how to read their answers or their features."""
 
-    sentence: ClassVar[str] = "Melt several networks into one of the same size. What survives?"
-    formula: ClassVar[str] = "θ = Σ wₘ θₘ"
+    sentence: ClassVar[str] = "Melt several networks into one, or learn how to read them all. What survives?"
+    formula: ClassVar[str] = "θ = Σ wₘ θₘ, or p = softmax(W z + b)"
 
-    merge: Annotated[str, Named(MERGES)] = Field("average", title="Merge", description="How tensors become one.")
-    align: Literal["none", "permute"] = Field(
+    of: Literal["weights", "outputs", "features"] = Field(
+        "weights",
+        title="Fuse",
+        description="Weights: one network of the same size. Outputs: a head reads all answers. Features: a head reads "
+        "what every last layer reads.",
+    )
+    merge: Annotated[str, Named(MERGES), When("of", "weights")] = Field(
+        "average", title="Merge", description="How tensors become one."
+    )
+    align: Annotated[Literal["none", "permute"], When("of", "weights")] = Field(
         "permute", title="Align", description="Bring the units of every network into the order of the first one's."
     )
-    recovery: Literal["none", "norms"] = Field(
+    recovery: Annotated[Literal["none", "norms"], When("of", "weights")] = Field(
         "norms", title="Then", description="Re-estimate batch norm's averages on training data, or do nothing."
     )
     select: Annotated[Literal["all", "greedy"], When("merge", "average")] = Field(
-        "all", title="Members", description="All, or the best on val and then only those that do not lower its score."
+        "all", title="Take", description="All, or the best on val and then only those that do not lower its score."
     )
     scale: Annotated[float, When("merge", "task_arithmetic", "ties")] = Field(
         1.0, ge=0, le=4, title="Scale", description="How far to go from the base, which is the pool's first model."
@@ -66,8 +54,18 @@ class Fuse(Combine):
     density: Annotated[float, When("merge", "ties")] = Field(
         0.2, gt=0, le=1, title="Density", description="The share of each network's changes that is kept."
     )
-    weights: tuple[float, ...] = Field(
+    weights: Annotated[tuple[float, ...], When("of", "weights")] = Field(
         (), max_length=64, title="Weights", description="One per model that is merged; none: all equal."
+    )
+    folds: Annotated[int, When("of", "outputs", "features")] = Field(
+        5, ge=2, le=20, title="Folds", description="Parts of val; what is said of each comes from a head of the others."
+    )
+    strengths: Annotated[tuple[float, ...], When("of", "outputs", "features")] = Field(
+        (),
+        max_length=16,
+        title="Pull",
+        description="How strongly the head is pulled towards the plain average; of several the folds choose; none: "
+        "from 10 down while the loss falls.",
     )
 
     @field_validator("weights")
@@ -80,20 +78,41 @@ class Fuse(Combine):
             raise ModelOptError("Fuse: all weights are zero, nothing would be left; give one model a weight")
         return value
 
+    @field_validator("strengths")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        wrong = [s for s in value if not (math.isfinite(s) and s > 0)]
+        if wrong:
+            raise ModelOptError(f"Fuse: a strength of {wrong[0]:g} is not allowed; strengths are numbers above 0")
+        return value
+
     def combine(
         self, models: Sequence[nn.Module], workload: Workload, generator: torch.Generator, report: Report
     ) -> nn.Module:
+        if self.of == "weights":
+            return self._melt(models, workload, report)
+        classes(models, workload.example, self.name)
+        over = over_outputs if self.of == "outputs" else over_features
+        whole = over(models, workload, self.folds, self.strengths, generator)
+        if (found := learned(whole)) and math.isinf(found.strength):
+            report(Note("the plain average stays: no head did better on examples that it had not seen"))
+        return whole
+
+    def _melt(self, models: Sequence[nn.Module], workload: Workload, report: Report) -> nn.Module:
         entry = MERGES[self.merge]
-        pool = _alike(models)
+        pool = alike(models)
         for layer in (layer for model in pool for layer in model.modules()):
             grid.detach(layer)  # averages do not lie on a grid
         base, members = (pool[0], pool[1:]) if entry["needs_base"] else (None, pool)
         weights = self._weights(len(members), int(str(entry["arity"])))
         if self.align == "permute":
             first = base or members[0]
-            members = [one if one is first else align(one, first, workload.example) for one in members]
+            members = [one if one is first else aligned(one, first, workload) for one in members]
         if self.select == "greedy" and self.merge == "average":
-            return self._soup(members, workload, report)
+            weights = soup(members, workload, norms=self.recovery == "norms")
+            report(Note(f"{sum(weights):.0f} of {len(members)} models are in the soup"))
+        if base is None and sum(weight > 0 for weight in weights) == 1:  # it is itself, norms and all
+            return copy.deepcopy(members[max(range(len(members)), key=weights.__getitem__)])
         whole = merged(members, weights, entry, base, self.scale, self.density)
         return reestimate_norms(whole, workload) if self.recovery == "norms" else whole
 
@@ -103,39 +122,3 @@ class Fuse(Combine):
         if self.weights and len(self.weights) != n:
             raise ModelOptError(f"Fuse has {len(self.weights)} weights for {n} models; give every merged model one")
         return self.weights or (1.0,) * n
-
-    def _soup(self, members: list[nn.Module], workload: Workload, report: Report) -> nn.Module:
-        """The best on val, and every other that does not lower the val score of the average.
-
-        Source: Wortsman et al., Model soups, arXiv 2203.05482, recipe 1.
-        """
-        ranked = sorted(members, key=lambda model: -evaluate(model, workload, workload.val)[0])
-        chosen, best = ranked[:1], ranked[0]
-        score = evaluate(best, workload, workload.val)[0]
-        for model in ranked[1:]:
-            tried = merged([*chosen, model], (1.0,) * (len(chosen) + 1), MERGES["average"])
-            tried = reestimate_norms(tried, workload) if self.recovery == "norms" else tried
-            if (found := evaluate(tried, workload, workload.val)[0]) >= score:
-                chosen, best, score = [*chosen, model], tried, found
-        report(Note(f"{len(chosen)} of {len(members)} models are in the soup"))
-        return best
-
-
-def _alike(models: Sequence[nn.Module]) -> list[nn.Module]:
-    """The models, if they are two or more of one architecture; else what is in the way."""
-    if len(models) < 2:
-        raise ModelOptError(f"Fuse needs at least 2 models, the pool has {len(models)}; add another to the pool")
-    first = models[0].state_dict()
-    for at, model in enumerate(models[1:], start=2):
-        state = model.state_dict()
-        for name in [*first, *(name for name in state if name not in first)]:
-            shapes = [tuple(s[name].shape) if name in s else None for s in (first, state)]
-            if shapes[0] != shapes[1]:
-                told = " and ".join(
-                    f"{shape if shape is not None else 'absent'} in model {i}"
-                    for shape, i in zip(shapes, (1, at), strict=True)
-                )
-                raise ModelOptError(
-                    f"Fuse merges one architecture: {name} is {told}; use Ensemble, which fuses their answers"
-                )
-    return list(models)

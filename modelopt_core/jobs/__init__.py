@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMANDS", "DIED", "ENDED", "EVENTS", "LOCK", "START_S", "STATES", "Job", "JobError", "State", "alive", "find",
-    "home", "list", "recall", "running", "start", "sweep",
+    "home", "list", "pair", "recall", "running", "start", "sweep",
 ]  # fmt: skip
 
 ID = re.compile(r"[0-9a-f]{32}")
@@ -101,6 +101,26 @@ def sweep(
         grid.setting(step, field, value)
     wanted = {"field": field, "values": tuple(values), "seeds": tuple(seeds)}
     return _begin((step,), [model], folder, owner, workload=workload, grid=wanted, **how)
+
+
+def pair(
+    step: Transform,
+    against: Transform,
+    model: str | nn.Module,
+    workload: str,
+    *,
+    seeds: Sequence[int] = (0,),
+    owner: str = "",
+    folder: Path | None = None,
+    **how: Unpack[How],
+) -> Job:
+    """Begin to make two results from the same model in one process, in turns, an epoch each, seed by seed.
+
+    against: what `step` is held against, as a student without a teacher. `Job.paired` tells what is there, and every
+    result is kept under its key.
+    """
+    wanted = {"against": plans.recipe((against,)), "seeds": tuple(seeds)}
+    return _begin((step,), [model], folder, owner, workload=workload, pair=wanted, **how)
 
 
 def _begin(

@@ -145,8 +145,8 @@ class Job:
         ]
 
     def measured(self, field: str) -> list[tuple[float, int, Measurement]]:
-        """(value of the knob, seed, measurement) of every place that a sweep has told of so far; of a job of one step
-        alone, that one when it is done.
+        """(value of the knob, seed, measurement) of every place that a sweep has told of so far; of a job of one step,
+        that one when it is done.
         """
         from modelopt_core.measure import Measurement
 
@@ -155,12 +155,18 @@ class Job:
         for event in self.events():
             if event["kind"] == "point":
                 value, seed = event.get("value"), plans.built(int, event.get("seed"))
-            elif event["kind"] == "stage" and self.plan.grid is None and event.get("label") != "baseline":
-                value, seed = steps[-1].get(field), self.plan.seed
+            elif event["kind"] == "stage" and self.plan.grid is None and not _beside(event):
+                value, seed = steps[-1].get(field), plans.built(int, event.get("seed", self.plan.seed))
             else:
                 continue
             found.append((plans.built(float, value), seed, plans.built(Measurement, event.get("measurement"))))
         return found
+
+    @property
+    def paired(self) -> list[tuple[bool, int]]:
+        """(is it the step beside, seed) of what a job of two steps has made so far."""
+        events = (e for e in self.events() if e["kind"] == "stage" and "alone" in e)
+        return [(bool(e["alone"]), plans.built(int, e.get("seed"))) for e in events]
 
     def notes(self, model: str) -> tuple[Note, ...]:
         """What was told of the making of a model. model: the name of its file."""
@@ -233,3 +239,8 @@ class Job:
             if self.awaited and event and event.get("time_s") == called_s and not alive(self.path):
                 event = {"time_s": time.time(), "kind": "state", "state": "failed", "error": DIED}
                 journal.append(self.path / EVENTS, event)
+
+
+def _beside(stage: journal.Record) -> bool:
+    """Is it a stage that the job's own step has no part in?"""
+    return stage.get("label") == "baseline" or bool(stage.get("alone"))

@@ -16,6 +16,7 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
 from modelopt_core.jobs.grid import Grid
 from modelopt_core.jobs.journal import size_bytes
+from modelopt_core.jobs.pairs import Pair
 
 if TYPE_CHECKING:
     from modelopt_core.step import Step
@@ -47,6 +48,7 @@ class Plan(BaseModel):
     seed: int = Field(0, ge=0, le=MAX_SEED)
     threads: int | None = Field(None, ge=1, le=1024)
     grid: Grid | None = None  # measure the recipe's one step at these values of a knob, instead of running the recipe
+    pair: Pair | None = None  # make the recipe's one step and another, in turns
 
 
 def make(**values: Any) -> Plan:

@@ -7,21 +7,24 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from modelopt_core import jobs
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import grid as grids
+from modelopt_core.jobs import pairs
 from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.worker import Cancelled, Worker, leave, share
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from modelopt_core.step import Step, Transform
     from modelopt_core.workload import Workload
 
 NICE = 5  # the app answers first
@@ -68,12 +71,16 @@ def work(worker: Worker) -> None:
     finished_steps(worker.folder)
     worker.say("state", state="running")
     worker(None)  # told to pause or to stop meanwhile?
-    if plan.grid is None:
-        mo.run(recipe, pool, data, split=plan.split, runtime=plan.runtime, seed=plan.seed, report=worker)
-        return
-    [step], [model] = recipe, pool
-    done = [(value, seed) for value, seed, _ in jobs.Job(worker.folder).measured(plan.grid.field)]
-    grids.sweep(step, plan.grid, model, data, worker, skip=done, split=plan.split, runtime=plan.runtime)  # type: ignore[arg-type]
+    where: dict[str, Any] = {"split": plan.split, "runtime": plan.runtime}
+    job = jobs.Job(worker.folder)
+    if plan.grid is not None:
+        done = [(value, seed) for value, seed, _ in job.measured(plan.grid.field)]
+        grids.sweep(_one(recipe), plan.grid, pool[0], data, worker, skip=done, **where)
+    elif plan.pair is not None:
+        both = [_one(recipe), _one(mo.from_json(json.dumps(plan.pair.against)))]
+        pairs.make(both, plan.pair.seeds, pool[0], data, worker, skip=job.paired, **where)
+    else:
+        mo.run(recipe, pool, data, seed=plan.seed, report=worker, **where)
 
 
 def finished_steps(folder: Path) -> None:
@@ -110,6 +117,15 @@ def step_aside() -> None:
         os.nice(NICE)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_bytes(KILL_FIRST)
+
+
+def _one(recipe: Sequence[Step]) -> Transform:
+    """The one step of a job that repeats it."""
+    from modelopt_core.step import Transform
+
+    if len(recipe) != 1 or not isinstance(recipe[0], Transform):
+        raise jobs.JobError("a job that repeats a step needs a recipe of one step that transforms one model")
+    return recipe[0]
 
 
 def _model(folder: Path, data: Workload, name: str) -> nn.Module:

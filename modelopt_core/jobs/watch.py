@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
+import modelopt_core.jobs.journal as journal
 import modelopt_core.jobs.plan as plans
 from modelopt_core.events import Progress
 from modelopt_core.jobs.job import Job
+from modelopt_core.jobs.pairs import PLAIN
 
 MOST_POINTS = 300  # of a curve that is drawn some 300 pixels wide
 ENOUGH = 0.03  # of the work done before its end can be told
-PLAIN = ("epoch", "round", "examples_per_s")  # values that are told as numbers, not as curves
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,23 @@ class Curve:
 
 
 def share(job: Job) -> float:
-    """How much of the job is done, in [0, 1]; of one with several trainings that are no sweep, how much of this one."""
+    """How much of the job is done, in [0, 1]; of a recipe with several trainings, how much of the one that runs."""
     if job.state == "done":
         return 1.0
-    told, points = None, 0
+    told, parts, plan = None, 0, job.plan
     for event in job.events():
-        points += event["kind"] == "point"
-        told = event if event["kind"] == "progress" else None if event["kind"] == "point" else told
+        over = _part_is_over(event)
+        parts += over
+        told = event if event["kind"] == "progress" else None if over else told
     now = plans.progress(told) if told else None
     part = min(1.0, max(0.0, now.step / now.total)) if now and now.total > 0 else 0.0
-    return (points + part) / max(points + 1, len(job.plan.grid.places)) if job.plan.grid else part
+    wanted = len(plan.grid.places) if plan.grid else len(plan.pair.seeds) if plan.pair else 0
+    return (parts + part) / max(parts + 1, wanted) if wanted else part
+
+
+def _part_is_over(event: journal.Record) -> bool:
+    """A place of a grid is measured, or both results of a seed are."""
+    return event["kind"] == "point" or (event["kind"] == "stage" and bool(event.get("alone")))
 
 
 def curves(job: Job) -> tuple[Curve, ...]:
@@ -47,6 +57,34 @@ def curves(job: Job) -> tuple[Curve, ...]:
         if points:
             found.append(Curve(name, *(tuple(column) for column in zip(*points, strict=True))))
     return tuple(found)
+
+
+def by_epoch(job: Job, name: str) -> dict[int, Curve]:
+    """One reported value of every seed, by epochs: seed → Curve, x counts epochs. Of sweeps nothing."""
+    found: dict[int, dict[int, float]] = {}
+    for event in job.events() if job.plan.grid is None else ():
+        values = plans.progress(event).values if event["kind"] == "progress" else {}
+        if "epoch" in values and math.isfinite(values.get(name, math.nan)):
+            found.setdefault(int(values.get("seed", job.plan.seed)), {})[int(values["epoch"])] = values[name]
+    return {seed: Curve(name, tuple(sorted(at)), tuple(at[x] for x in sorted(at))) for seed, at in found.items()}
+
+
+@dataclass(frozen=True)
+class Band:
+    """Curves of several seeds as one: at every x that all have, the mean, the lowest and the highest."""
+
+    x: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def band(curves: Sequence[Curve]) -> Band:
+    """One or more curves as a Band; where not all have the same x, what they share."""
+    points = [dict(zip(curve.x, curve.y, strict=True)) for curve in curves]
+    shared = sorted(set.intersection(*map(set, points)))
+    columns = [[each[x] for each in points] for x in shared]
+    return Band(tuple(shared), tuple(map(fmean, columns)), tuple(map(min, columns)), tuple(map(max, columns)))
 
 
 def latest(job: Job, name: str) -> float | None:
@@ -68,9 +106,8 @@ def seconds(job: Job) -> float:
 
 
 def seconds_each(job: Job) -> float:
-    """How long one setting took: of a sweep the mean over its points."""
-    points = sum(event["kind"] == "point" for event in job.events())
-    return seconds(job) / max(1, points)
+    """How long one setting took: of a sweep the mean over its points, of a pair over its seeds."""
+    return seconds(job) / max(1, sum(map(_part_is_over, job.events())))
 
 
 def left_s(job: Job) -> float | None:

@@ -21,6 +21,7 @@ from modelopt_core.events import Progress
 from modelopt_core.jobs import journal
 from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.grid import Swept
+from modelopt_core.jobs.pairs import Paired
 from modelopt_core.jobs.places import Place, in_all
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ class Worker:
         self.said_s = self.told_s = time.monotonic()
         self.told = 0
         self.best: Callable[[], nn.Module] | None = None
-        self.trainings: list[Path] = []  # checkpoints since the last step; of the training that runs, the last
-        self.due_s = 0.0  # when the next is
-        self.threads = self.threads_set = 0
+        self.trainings: dict[str, Path] = {}  # checkpoints since the last step
+        self.due_s: dict[str, float] = {}  # when the next is, by training
+        self.threads = 0  # not known yet
         self.place = Place(folder.parent, self.plan.owner)
 
     def __call__(self, event: object) -> None:
@@ -72,6 +73,8 @@ class Worker:
             self.keep_stage(event)
         elif isinstance(event, Swept):
             self.keep_point(event)
+        elif isinstance(event, Paired):
+            self.keep_paired(event)
         self.share_threads()
         self.obey()
 
@@ -97,18 +100,17 @@ class Worker:
             self.told_s, self.told = now, self.told + 1
             self.say("progress", phase=event.phase, step=event.step, total=event.total, values=dict(event.values))
         self.best = event.best or self.best
-        if now >= self.due_s:
-            if event.checkpoint and self.trainings:
+        if (self.best or event.checkpoint) and now >= self.due_s.get(event.training, 0.0):
+            if event.checkpoint and event.training in self.trainings:
                 with self.writing:
-                    atomic.write(self.trainings[-1], event.checkpoint())
+                    atomic.write(self.trainings[event.training], event.checkpoint())
             self.keep_best()
             took_s = time.monotonic() - now
-            self.due_s = now + took_s + max(CHECKPOINT_EVERY_S, took_s / CHECKPOINT_SHARE)
+            self.due_s[event.training] = now + took_s + max(CHECKPOINT_EVERY_S, took_s / CHECKPOINT_SHARE)
 
     def recall(self, training: str) -> bytes | None:
         """The checkpoint that an earlier process of this job kept of this training."""
-        path = self.folder / f"{training}.safetensors"
-        self.trainings.append(path)
+        path = self.trainings[training] = self.folder / f"{training}.safetensors"
         try:
             return path.read_bytes() if path.is_file() else None
         except OSError as error:
@@ -134,6 +136,11 @@ class Worker:
         self.say("point", value=point.value, seed=point.seed, measurement=asdict(point.measurement), **more)
         self.forget_trainings()
 
+    def keep_paired(self, one: Paired) -> None:
+        """Tell of one of the two of a seed; all models are written, since their answers are compared."""
+        found, more = asdict(one.measurement), self.keep_result(one.model)
+        self.say("stage", label=one.label, seed=one.seed, alone=one.alone, measurement=found, **more)
+
     def keep_result(self, model: nn.Module) -> dict[str, object]:
         """Write a model under its key, so that nobody need make it again; the file's name, and notes on its making."""
         from modelopt_core import identity
@@ -148,7 +155,7 @@ class Worker:
         """The step is over: where its trainings stood is of no use, nor is their best model."""
         self.best = None
         while self.trainings:
-            self.trainings.pop().unlink(missing_ok=True)
+            self.trainings.popitem()[1].unlink(missing_ok=True)
 
     def keep(self, model: nn.Module, name: str) -> None:
         """One model file, whole or not at all."""
@@ -194,12 +201,12 @@ class Worker:
                 self.say("state", state="running")
 
     def share_threads(self) -> None:
-        """Set torch's threads to this job's share; they belong to the thread that computes."""
-        if self.threads != self.threads_set:
+        """Set torch's threads to this job's share; they belong to the thread that computes, which calls this."""
+        if self.threads:
             import torch
 
-            torch.set_num_threads(self.threads)
-            self.threads_set = self.threads
+            if torch.get_num_threads() != self.threads:
+                torch.set_num_threads(self.threads)
 
     def watch(self) -> None:
         """The second thread, until the job ends."""

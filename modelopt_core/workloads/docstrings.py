@@ -22,6 +22,7 @@ import torch
 
 from modelopt_core.augment import drop_words
 from modelopt_core.errors import DataMissing
+from modelopt_core.subtask import Subtask, sorting
 from modelopt_core.workload import SPLITS, WORKLOADS, Classification, Split
 
 PACKAGES = {  # label, which is also the distribution -> package
@@ -33,6 +34,8 @@ PACKAGES = {  # label, which is also the distribution -> package
     "streamlit": "streamlit",
     "torch": "torch",
 }
+GROUPS = ((0, 1, 4, 6), (2, 3, 5))  # numbers, tables and learning; what draws, checks and serves
+READ = Subtask("library", "answer", "text", "label", "Names the library, whichever it is.", models=("bag",))
 NAMES = re.compile(
     r"\b\w*(?:numpy|pandas|plotly|pydantic|scikit-learn|scikit|sklearn|streamlit|torch)\w*", re.IGNORECASE
 )
@@ -86,11 +89,14 @@ def docstrings(seed: int = 0) -> Classification:
         modality="text",
         metric="accuracy",
         labels=tuple(PACKAGES),
-        **splits,
-        models=("bag", "textcnn"),
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        models=("bag", "textcnn", "bag-1"),
         chance=max(Counter(d.label for d in parts["val"]).values()) / len(parts["val"]),
         data_hash=digest.hexdigest(),
         augment=drop_words,
+        subtasks=(*sorting("text", tuple(PACKAGES), GROUPS, "Sorts texts by what the library is for."), READ),
         note=f"{len(corpus):,} docstrings read from what is installed here: {versions}. Other versions, other scores.",
         show=lambda split, i: parts[split][i].text,
     )

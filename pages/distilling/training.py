@@ -2,62 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from itertools import takewhile
+from statistics import fmean
 
 import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.jobs import Job, watch
-from pages.shared import charts, units, work
+from modelopt_core.jobs.pairs import ALONE
+from pages.shared import charts, units, work, work_view
 from pages.shared.bench import Bench
 from pages.shared.trial import Setting
 
 EVERY_S = 1.0
 NAMES = ("with the teacher", "without a teacher")
+SEEDS = (1, 3, 5)
 
 
 def draw(setting: Setting) -> None:
-    """Drawn again every second while one of the two learns."""
+    """Drawn again every second while the two learn."""
     here, step = setting.bench, setting.step
     assert isinstance(step, mo.Distill)
-    busy = any(job is not None and not job.ended for job in found(here, step))
+    busy = _busy(here, step) is not None
     st.fragment(_part, key="distill-training", run_every=EVERY_S if busy else None)(here, step, busy)
 
 
-def found(here: Bench, step: mo.Distill) -> list[Job | None]:
-    """The jobs of the student with its teacher and of the one without, where there are any."""
-    return [work.found(here, each) for each in (step, step.alone)]
+def _busy(here: Bench, step: mo.Distill) -> Job | None:
+    """The job that trains this very student."""
+    job = work.found(here, step)
+    return job if job is not None and not job.ended else None
 
 
 def _part(here: Bench, step: mo.Distill, was_busy: bool) -> None:
-    jobs = found(here, step)
-    _offer(here, step, jobs)
-    _curves(here, jobs)
-    if all(work.kept(here, each) for each in (step, step.alone)):
-        _gap(mo.gap(step, here.model, here.workload, seeds=1, runtime=here.runtime))
-    if was_busy and not any(job is not None and not job.ended for job in jobs):
+    job = _busy(here, step)
+    if job is not None:
+        _running(job, beside=work.kept(here, step))
+    elif step.beside:
+        _offer(here, step)
+    _curves(here, step)
+    if step.beside and (seeds := _seeds(here, step)):
+        _gap(mo.gap(step, here.model, here.workload, seeds=seeds, runtime=here.runtime))
+    if was_busy and job is None:
         st.rerun()  # ends the polling
 
 
-def _offer(here: Bench, step: mo.Distill, jobs: list[Job | None]) -> None:
-    """A button for the student without a teacher, where nobody has trained it."""
-    if not work.kept(here, step.alone) and (jobs[1] is None or jobs[1].ended):
-        with st.container(horizontal=True, vertical_alignment="center", key="distill-alone"):
-            st.html('<p class="mo-foot">What would this student be without a teacher? Nobody has trained it yet.</p>')
-            st.button("Run without a teacher", icon=":material/person:", key="run-alone", on_click=work.run,
-                      args=(here, step.alone))  # fmt: skip
+def _running(job: Job, beside: bool) -> None:
+    """How far it is; and the buttons, where they do not stand above already. beside: cards stand there."""
+    with st.container(horizontal=True, vertical_alignment="center", key="distill-running"):
+        st.html(f'<p class="mo-foot">{escape(work_view.state_of(job))}: {escape(work_view.doing(job))}. '
+                f"{escape(work_view.pace(job))}</p>")  # fmt: skip
+        if beside:
+            work.buttons(job, "distill")
 
 
-def _curves(here: Bench, jobs: list[Job | None]) -> None:
-    """Score on val, epoch by epoch, of both students, and the teacher's."""
-    fig, drawn = charts.figure("batches", "score on val", percent="y"), []
-    for job, name, paint, dash in zip(jobs, NAMES, ("score", "ink"), ("solid", "dash"), strict=True):
-        score = next((curve for curve in (watch.curves(job) if job else ()) if curve.name == "score"), None)
-        if score is not None:
-            charts.line(fig, name, score.x, score.y, charts.colour(paint), dash=dash)
-            drawn.append(f"{name} {units.percent(score.y[-1])}")
+def _offer(here: Bench, step: mo.Distill) -> None:
+    """Train both students, from as many seeds as are wanted."""
+    with st.container(horizontal=True, vertical_alignment="center", key="distill-offer"):
+        st.html('<p class="mo-foot">Both students have the same first weights, order and budget.</p>')
+        seeds = st.segmented_control("Seeds", SEEDS, default=SEEDS[0], required=True, key="distill-seeds",
+                                     label_visibility="collapsed", format_func=_counted,
+                                     help="First weights and order; several show how much is luck.")  # fmt: skip
+        st.button("Train both", icon=":material/play_arrow:", key="distill-both", on_click=work.pair,
+                  args=(here, step, seeds))  # fmt: skip
+
+
+def _counted(seeds: int) -> str:
+    return f"{seeds} seed{'s' * (seeds > 1)}"
+
+
+def _seeds(here: Bench, step: mo.Distill) -> int:
+    """From how many seeds 0, 1, … both students are at hand."""
+    both = (step, step.alone)
+    return sum(1 for _ in takewhile(
+        lambda seed: all(work.at_hand([here.model], here.workload, each, seed) for each in both), range(max(SEEDS))
+    ))  # fmt: skip
+
+
+def _curves(here: Bench, step: mo.Distill) -> None:
+    """Score on val by epochs of both students, the mean over the seeds between worst and best, and the teacher's."""
+    fig, drawn = charts.figure("epochs", "score on val", percent="y"), []
+    for each, name, paint, dash in zip((step, step.alone), NAMES, ("score", "ink"), ("solid", "dash"), strict=True):
+        if found := _scores(here, each):
+            band = watch.band(found)
+            low, high = (band.low, band.high) if len(found) > 1 else (None, None)
+            charts.line(fig, name, band.x, band.mean, charts.colour(paint), dash=dash, low=low, high=high)
+            drawn.append(f"{name} {units.percent(band.mean[-1])}, {_counted(len(found))}")
     if not drawn:
-        st.caption("Curves are shown of trainings that were run here: the button Run, above, begins one.")
+        st.caption("Curves are shown of trainings that were run here.")
         return
     teacher = mo.measure(here.model, here.workload, runtime=here.runtime, device=here.device).score.value
     fig.add_hline(y=teacher, line={"color": charts.colour("muted"), "dash": "dot"}, annotation_text="teacher")
@@ -66,18 +99,40 @@ def _curves(here: Bench, jobs: list[Job | None]) -> None:
     )
 
 
+def _scores(here: Bench, step: mo.Distill) -> list[watch.Curve]:
+    """A curve a seed, of the latest job that trained this student, with its teacher or as the one beside.
+
+    Of a seed that has come less far than the first, nothing: the band would end there.
+    """
+    job = work.found(here, step)
+    if job is None:
+        return []
+    second = job.plan.pair is not None and work.steps(job)[0] != step
+    found = list(watch.by_epoch(job, f"score{ALONE}" if second else "score").values())
+    return [curve for curve in found if curve.x[-1:] == found[0].x[-1:]]
+
+
 def _gap(gap: mo.Gap) -> None:
-    """Teacher, both students and the share of the gap, with its interval over the examples of val."""
-    cells = [("teacher", gap.teacher), (NAMES[1], gap.alone[0]), (NAMES[0], gap.distilled[0])]
-    body = "".join(f"<tr><td>{escape(name)}</td><td>{units.percent(value)}</td></tr>" for name, value in cells)
+    """Teacher, both students and the share of the gap, with its interval over the examples of val and the seeds."""
+    count = len(gap.alone)
+    cells = [("teacher", [gap.teacher]), (NAMES[1], gap.alone), (NAMES[0], gap.distilled)]
+    body = "".join(
+        f"<tr><td>{escape(name)}</td><td>{units.percent(fmean(values))}</td><td>{_range(values)}</td></tr>"
+        for name, values in cells
+    )
     said = "The teacher is not clearly better than the student alone: there is no gap to close."
     if gap.share:
         low, value, high = (
             f"{100 * x:.0f} %".replace("-", units.MINUS) for x in (gap.share.low, gap.share.value, gap.share.high)
         )
-        said = f"{value} of the gap is closed ({low} to {high}, over the examples of val; one seed)."
-    head = "<thead><tr><th>seed 0</th><th>score</th></tr></thead>"
+        over = "over the examples of val; one seed" if count == 1 else f"over the examples of val and {count} seeds"
+        said = f"{value} of the gap is closed ({low} to {high}, {over})."
+    head = f"<thead><tr><th>{_counted(count)}</th><th>score</th><th>worst to best</th></tr></thead>"
     st.html(
-        f'<div class="mo-scroll" style="max-width: 30rem"><table class="mo-table">{head}<tbody>{body}</tbody></table>'
+        f'<div class="mo-scroll" style="max-width: 34rem"><table class="mo-table">{head}<tbody>{body}</tbody></table>'
         f'</div><p class="mo-foot">{escape(said)}</p>'
     )
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{units.percent(min(values))} – {units.percent(max(values))}" if len(values) > 1 else ""

@@ -43,7 +43,6 @@ from pages.shared.rows import curve_rows, percent_base
 POLL_S = 0.5
 HEIGHTS = {"learn": 240, "tune": 240, "present": 420}  # of the curve, in pixels
 FEW = 4  # points: too few to say where a curve breaks
-PLACE = "Put the handle where you think it breaks, then let go."
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Technique:
     order: of Layers and these, if not as they come; settle: makes what the session holds fit the bench; strip: what
     stands below the Dial in every view, unless Learn still asks; reference: a score that the curve is compared with;
     pool: workload → the models that a step of several begins with; turn: what the Dial turns where that is no field;
-    extra: names in the link beside the step's fields.
+    extra: names in the link beside the step's fields; learn: what is to be guessed.
     """
 
     step: type[Step]
@@ -77,6 +76,7 @@ class Technique:
     pool: pools.Defaults | None = None
     turn: Callable[[Any, bench.Bench], handles.Handle] | None = None
     extra: tuple[str, ...] = ()
+    learn: guess.Kind = guess.BREAKS
 
     @property
     def name(self) -> str:
@@ -182,7 +182,7 @@ def _cards(technique: Technique) -> None:
     with calm(first=True):
         trial = _trial(technique)
         if trial is None:
-            work.panel(bench.current(), controls.current(technique.step))
+            work.panel(bench.current(), controls.current(technique.step), asking=_asking(technique))
             history.note(technique.name, controls.keys(technique.step))
             return
         note = technique.note(trial.step, trial.measurement)
@@ -212,7 +212,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
             symbol=knob.symbol,
             unit=handle.unit or technique.unit,
             height=HEIGHTS[here.view],
-            question=PLACE if here.view == "learn" else None,
+            question=technique.learn.place if here.view == "learn" else None,
             reference=technique.reference(technique.setting(here)),
             progress=sweep.progress,
             on_release=lambda: _released(technique, key),
@@ -245,7 +245,7 @@ def _ask(technique: Technique, guessed: float | None, sweep: trials.Sweep[Any], 
     elif guessed is not None and sweep.done and len(sweep.points) < FEW:
         said = "Measure the curve to see how near your guess is."
     elif guessed is not None:
-        said = guess.answer(guessed, sweep, start, knob)
+        said = technique.learn.answer(guessed, sweep, start, knob)
     st.html(f'<div class="mo-ask"><b>{escape(technique.question)}</b><p>{escape(said)}</p></div>')
 
 

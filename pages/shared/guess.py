@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import streamlit as st
 
@@ -43,7 +44,7 @@ def answer(guessed: float, sweep: Sweep, start: Measurement, knob: Knob) -> str:
     """How near the guess was, in one or two sentences, from measured points."""
     said = f"Your guess: {knob.symbol} = {units.knob(guessed, knob.step)}."
     if not sweep.done:
-        return f"{said} Measuring the curve: {len(sweep.points)} of {sweep.total} points."
+        return f"{said} {_measuring(sweep)}"
     found = breaking_point(sweep.points, start)
     if found is None:
         return f"{said} Measured: it never breaks; no setting is clearly below {units.percent(start.score.value)}."
@@ -55,3 +56,35 @@ def answer(guessed: float, sweep: Sweep, start: Measurement, knob: Knob) -> str:
         f"baseline's {units.percent(start.score.value)} ({units.percent(score.value)}, at most "
         f"{units.percent(score.high)}). You were {near}."
     )
+
+
+def best(guessed: float, sweep: Sweep, _: Measurement, knob: Knob) -> str:
+    """The same where the question is which setting is best: the highest score, and what is not clearly below it."""
+    said = f"Your guess: {knob.symbol} = {units.knob(guessed, knob.step)}."
+    if not sweep.done:
+        return f"{said} {_measuring(sweep)}"
+    top = max(sweep.points, key=lambda point: point.measurement.score.value)
+    score = top.measurement.score
+    good = [point.value for point in sweep.points if point.measurement.score.high >= score.low]
+    low, high, at = (units.knob(value, knob.step) for value in (min(good), max(good), top.value))
+    near = "among them" if min(good) <= guessed <= max(good) else "outside"
+    return (
+        f"{said} Measured: the score is highest at {knob.symbol} = {at} ({units.percent(score.value)}); from {low} to "
+        f"{high} are those not clearly below it. Your guess is {near}."
+    )
+
+
+def _measuring(sweep: Sweep) -> str:
+    return f"Measuring the curve: {len(sweep.points)} of {sweep.total} points."
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is to be guessed. place: what stands beside the handle; answer: what is said to the guess."""
+
+    place: str
+    answer: Callable[[float, Sweep, Measurement, Knob], str]
+
+
+BREAKS = Kind("Put the handle where you think it breaks, then let go.", answer)
+BEST = Kind("Put the handle where you think it is best, then let go.", best)

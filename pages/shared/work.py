@@ -38,9 +38,9 @@ def kept(here: Bench, step: Step) -> bool:
     return not step.lasts or at_hand([here.model], here.workload, step)
 
 
-def at_hand(models: Sequence[nn.Module], workload: Workload, step: Step) -> bool:
+def at_hand(models: Sequence[nn.Module], workload: Workload, step: Step, seed: int = 0) -> bool:
     """Is the result of a step that lasts kept in memory, in the folder of one of this browser's jobs, or shipped?"""
-    key = step.key(models, workload)
+    key = step.key(models, workload, seed)
     return jobs.recall(key, owner.token()) or measured.recall(key)
 
 
@@ -84,8 +84,11 @@ def found(here: Bench, step: Step) -> Job | None:
     return next((job for job in (*alone, *mine) if not job.ended), alone[0] if alone else None)
 
 
-def panel(here: Bench, step: Step) -> None:
-    """What stands where the cards would be while the setting is not measured: Run, or how far the job is."""
+def panel(here: Bench, step: Step, *, asking: bool = False) -> None:
+    """What stands where the cards would be while the setting is not measured: Run, or how far the job is.
+
+    asking: Learn waits for a guess, so that no curve is shown that would give the score away.
+    """
     job = found(here, step)
     if job is None or job.state in ("done", "cancelled"):  # done, and its file is gone
         with _panel(here), _row("work-row"):
@@ -93,7 +96,7 @@ def panel(here: Bench, step: Step) -> None:
             _run_button("Run", "play_arrow", run, here, step, primary=True)
     else:
         ended = job.ended
-        st.fragment(_running, key="work", run_every=None if ended else POLL_S)(here, step, job, ended)
+        st.fragment(_running, key="work", run_every=None if ended else POLL_S)(here, step, job, ended, asking)
 
 
 def curve_row(here: Bench, step: Transform, field: str) -> None:
@@ -104,7 +107,7 @@ def curve_row(here: Bench, step: Transform, field: str) -> None:
     with _row("curve-row"):
         if job and not job.ended:
             st.html(work_view.curve_line(job))
-            _buttons(job, "curve")
+            buttons(job, "curve")
             return
         st.html(work_view.curve_line(None))
         with st.popover("Measure the curve", icon=":material/timeline:"):
@@ -123,7 +126,7 @@ def to_come() -> None:
     st.caption("Shown when this setting has been run.")
 
 
-def _running(here: Bench, step: Step, job: Job, had_ended: bool) -> None:
+def _running(here: Bench, step: Step, job: Job, had_ended: bool, asking: bool) -> None:
     if kept(here, step) or (job.ended and not had_ended):
         st.rerun()
     with _panel(here):
@@ -131,11 +134,11 @@ def _running(here: Bench, step: Step, job: Job, had_ended: bool) -> None:
             st.html(work_view.said(job))
             if job.ended:
                 _run_button("Start again", "restart_alt", run, here, step)
-            _buttons(job, "work")
-        work_view.progress(job)
+            buttons(job, "work")
+        work_view.progress(job, curves=not asking)
 
 
-def _buttons(job: Job, key: str) -> None:
+def buttons(job: Job, key: str) -> None:
     """Pause or play, one step and stop; of a job that has ended, resume."""
     if job.ended:
         named = {"resume": ("Resume", "replay")}
@@ -166,10 +169,23 @@ def _row(key: str) -> Any:
 
 
 def run(here: Bench, step: Step) -> None:
-    """Callback: begin the job of one setting."""
+    """Callback: begin the job of one setting; what is shown beside it comes along, unless it is at hand."""
+    if step.beside and not kept(here, step.beside):
+        pair(here, step, 1)
+        return
     with _told():
         jobs.start((step,), [here.model_name], here.workload.name, owner=owner.token(), runtime=here.runtime)
         st.rerun()  # the sidebar counts jobs
+
+
+def pair(here: Bench, step: Step, seeds: int) -> None:
+    """Callback: begin the job of a setting and of what is shown beside it, in turns, from so many seeds."""
+    assert isinstance(step, Transform)
+    assert isinstance(step.beside, Transform)
+    with _told():
+        jobs.pair(step, step.beside, here.model_name, here.workload.name, seeds=range(seeds), owner=owner.token(),
+                  runtime=here.runtime)  # fmt: skip
+        st.rerun()
 
 
 def _sweep(here: Bench, step: Transform, field: str, knob: Knob) -> None:
@@ -230,7 +246,7 @@ def _mine(here: Bench) -> list[Job]:
 def _about(job: Job, step: Step) -> bool:
     """Does the job make this setting?"""
     if job.plan.grid is None:
-        return job.plan.recipe == recipe((step,))
+        return recipe((step,)) in (job.plan.recipe, job.plan.pair and job.plan.pair.against)
     field = job.plan.grid.field
     return anchored(job.plan, step, field) and getattr(step, field) in job.plan.grid.values  # type: ignore[arg-type]
 

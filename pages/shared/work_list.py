@@ -62,6 +62,7 @@ def _described(job: Job) -> str:
         steps = "an older recipe"
     grid = job.plan.grid
     over = f", {len(grid.values)} values of {grid.field}" if grid else ""
+    over += f", with and without, seeds {len(job.plan.pair.seeds)}" if job.plan.pair else ""
     far = "" if job.ended else f", {units.percent(watch.share(job))}"
     on = f"{bench.title(job.plan.workload)}, {', '.join(job.plan.models)}"
     return (

@@ -69,30 +69,35 @@ def curve_line(job: Job | None) -> str:
     return f'<p class="mo-foot">{escape(said)}</p>'
 
 
-def progress(job: Job, key: str = "work-progress") -> None:
+def progress(job: Job, key: str = "work-progress", *, curves: bool = True) -> None:
     """The bar, what is being done and how fast, and up to three small plots."""
-    left = watch.left_s(job)
-    speed = None if job.ended else watch.latest(job, "examples_per_s")
-    fast = f"{units.whole(speed)} examples per second" if speed else ""
     _component(
         key=key,
         data={
             "share": round(watch.share(job), 4),
-            "left": _doing(job),
-            "right": " · ".join(filter(None, (fast, f"about {units.duration(left)} left" if left else ""))),
-            "plots": plots(job),
+            "left": doing(job),
+            "right": pace(job),
+            "plots": plots(job) if curves else [],
         },
     )
 
 
-def _doing(job: Job) -> str:
+def pace(job: Job) -> str:
+    """How fast it is, and how long it will take yet: 3,400 examples per second · about 8 s left"""
+    speed, left = None if job.ended else watch.latest(job, "examples_per_s"), watch.left_s(job)
+    fast = f"{units.whole(speed)} examples per second" if speed else ""
+    return " · ".join(filter(None, (fast, f"about {units.duration(left)} left" if left else "")))
+
+
+def doing(job: Job) -> str:
     """prune, round 2, epoch 3, 61.0 %"""
     now, percent = job.progress, units.percent(watch.share(job))
     if job.ended:
         return ""
     if now is None or now.phase == "recipe":
         return "measuring" if now and now.step else "starting"
-    counted = ((name, watch.latest(job, name)) for name in ("round", "epoch"))
+    several = ("seed",) if job.plan.pair and len(job.plan.pair.seeds) > 1 else ()
+    counted = ((name, watch.latest(job, name)) for name in (*several, "round", "epoch"))
     return ", ".join([now.phase, *(f"{name} {value:.0f}" for name, value in counted if value is not None), percent])
 
 

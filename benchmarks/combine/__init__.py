@@ -1,0 +1,4 @@
+"""Several models as one, measured: `python -m benchmarks.combine [part …]`.
+
+Whatever is chosen is chosen on val; what is reported is test.
+"""

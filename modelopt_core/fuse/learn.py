@@ -1,0 +1,103 @@
+"""Learned fusion: a linear head over the members, solved on val and judged by folds.
+
+The members were trained on train, so val is the first that they have not seen: there the head is fitted. What is said
+of its val score comes from heads that did not see the example; test only reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modelopt_core import heldout
+from modelopt_core.composite import Composite, compose
+from modelopt_core.errors import ModelOptError
+from modelopt_core.fuse.heads import last_layer, take
+from modelopt_core.logistic import CrossFitted, cross_fitted
+from modelopt_core.measure import stacked
+from modelopt_core.train import EVALUATION_BATCH
+from modelopt_core.workload import Workload
+
+NOTE = "learned"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """How a head was found. strength: of its pull towards the plain average, chosen by the folds; inf: the average.
+
+    tried: (strength, log loss on examples that the heads had not seen, in nats).
+    """
+
+    strength: float
+    tried: tuple[tuple[float, float], ...]
+    folds: int
+
+
+def learned(model: nn.Module) -> Learned | None:
+    """How the model's head was found, or None where there is none, or the model comes from a file."""
+    return model.__dict__.get(NOTE)
+
+
+def over_outputs(
+    models: Sequence[nn.Module], workload: Workload, folds: int, strengths: Sequence[float], generator: torch.Generator
+) -> nn.Module:
+    """Multinomial logistic regression on the members' log-probabilities, pulled towards their geometric mean.
+
+    Source: Wolpert, Stacked generalization, Neural Networks 5, 1992; Ting and Witten, Issues in stacked generalization,
+    arXiv 1105.5466 (class probabilities and a linear model).
+    """
+    said = stacked(models, workload)  # (M, n, K)
+    m, _, k = said.shape
+    mean = torch.cat([torch.eye(k) / m] * m + [torch.zeros(1, k)])  # (M K + 1, K)
+    whole = compose("stack", models, classes=k)
+    return _with_head(whole, said.transpose(0, 1).flatten(1), mean, workload, folds, strengths, generator)
+
+
+def over_features(
+    models: Sequence[nn.Module], workload: Workload, folds: int, strengths: Sequence[float], generator: torch.Generator
+) -> nn.Module:
+    """A linear head on what every member's last layer reads, pulled towards the mean of these layers' logits.
+
+    Source: Ngiam et al., Multimodal Deep Learning, ICML 2011 (shared layers over joined features); the pull: Kienzle
+    and Chellapilla, Personalized handwriting recognition via biased regularization, ICML 2006.
+    """
+    trunks, parts, bias = [], [], torch.zeros(())
+    for at, model in enumerate(models, start=1):
+        name = last_layer(model, workload)
+        if name is None:
+            kind = getattr(model, "called", type(model).__name__)
+            raise ModelOptError(f"Fuse finds no last linear layer in model {at} ({kind}); fuse outputs instead")
+        layer = model.get_submodule(name)
+        parts.append(layer.get_parameter("weight").detach().t().clone() / len(models))
+        bias = bias + (0 if layer.bias is None else layer.get_parameter("bias").detach() / len(models))
+        trunks.append(compose("trunk", [model], layer=name))
+    weight = torch.cat(parts)  # (P, K)
+    mean = torch.cat([weight, bias.expand(1, weight.shape[1])])
+    whole = compose("features", trunks, classes=weight.shape[1])
+    seen = torch.cat([_features(trunk, workload) for trunk in trunks], dim=1)  # (n, P)
+    return _with_head(whole, seen, mean, workload, folds, strengths, generator)
+
+
+def _features(trunk: nn.Module, workload: Workload) -> Tensor:
+    """(n, P) of val."""
+    with torch.inference_mode():
+        return torch.cat([trunk(inputs) for inputs, _ in workload.val.batches(EVALUATION_BATCH)]).clone()
+
+
+def _with_head(
+    whole: Composite,
+    seen: Tensor,
+    mean: Tensor,
+    workload: Workload,
+    folds: int,
+    strengths: Sequence[float],
+    generator: torch.Generator,
+) -> nn.Module:
+    """`whole` with its head fitted to what its members gave on val, (n, P), and noted what the folds say."""
+    found: CrossFitted = cross_fitted(seen, workload.val.targets, mean, folds, generator, strengths)
+    take(whole.head, found.head)  # type: ignore[arg-type]
+    whole.__dict__[NOTE] = Learned(found.strength, found.tried, folds)
+    return heldout.note(whole, workload, seen @ found.head[:-1] + found.head[-1], found.held_out)

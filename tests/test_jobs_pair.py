@@ -1,0 +1,161 @@
+"""Two results in one job: whose turn it is, that nothing but the order changes, what is kept, what is found again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import modelopt_core as mo
+from modelopt_core import jobs
+from modelopt_core.cache import STORE
+from modelopt_core.events import Keeper, Progress, Report
+from modelopt_core.jobs import Job, JobError, watch
+from modelopt_core.jobs import plan as plans
+from modelopt_core.jobs.grid import response
+from modelopt_core.jobs.pairs import PLAIN, Paired, in_turns, make
+from modelopt_core.jobs.worker import Worker
+
+STEP = mo.Distill(epochs=3, batch_size=256)
+LIMIT_S = 60.0  # on a machine that is busy with other things
+
+
+def until(true: Callable[[], object], limit_s: float = LIMIT_S) -> None:
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() - begun < limit_s, "it never came"
+        time.sleep(0.01)
+
+
+def state(model: nn.Module) -> torch.Tensor:
+    return torch.cat([t.flatten().float() for t in model.state_dict().values()])
+
+
+def counting(epochs: int, value: float) -> Callable[..., str]:
+    """A work that reports so many epochs of ten steps, in two halves each."""
+
+    def work(report: Report) -> str:
+        for epoch in range(1, epochs + 1):
+            report(Progress("train", 10 * epoch - 5, 10 * epochs, {"epoch": epoch, "loss": value}))
+            report(Progress("train", 10 * epoch, 10 * epochs, {"epoch": epoch, "score": value}, checkpoint=bytes))
+        return f"made {value}"
+
+    return work
+
+
+def test_turns_by_hand() -> None:
+    """An epoch of one, an epoch of the other; steps are those of both, so that the bar only moves forward."""
+    told: list[Progress] = []
+    made = in_turns([counting(2, 1.0), counting(2, 2.0)], lambda e: told.append(e) if e else None, ("", " alone"), 7)
+    assert made == ["made 1.0", "made 2.0"]
+    names = [next(name for name in event.values if name not in PLAIN) for event in told]
+    assert names == ["loss", "score", "loss alone", "score alone"] * 2
+    assert [event.step for event in told] == [2, 5, 7, 10, 12, 15, 17, 20]
+    assert {(event.total, event.values["seed"]) for event in told} == {(20, 7)}
+
+
+def test_of_unequal_works_the_longer_goes_on_alone() -> None:
+    told: list[Progress] = []
+    in_turns([counting(1, 1.0), counting(3, 2.0)], lambda e: told.append(e) if e else None, ("", " alone"), 0)
+    assert [event.values["epoch"] for event in told if event.checkpoint] == [1, 1, 2, 3]
+    told.clear()
+    in_turns([lambda report: "kept", counting(1, 2.0)], lambda e: told.append(e) if e else None, ("", ""), 0)
+    assert told[-1].step == told[-1].total
+    assert in_turns([], told.append, (), 0) == []
+
+
+def test_one_that_fails_ends_the_other() -> None:
+    def broken(report: Report) -> str:
+        counting(1, 1.0)(report)
+        raise mo.ModelOptError("lr is too high")
+
+    before = threading.active_count()
+    with pytest.raises(mo.ModelOptError, match="lr is too high"):
+        in_turns([counting(9, 1.0), broken], lambda _: None, ("", " alone"), 0)
+    assert threading.active_count() == before
+
+    def stop(event: object) -> None:
+        if isinstance(event, Progress) and event.step >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_turns([counting(9, 1.0), counting(9, 2.0)], stop, ("", " alone"), 0)
+    assert threading.active_count() == before
+
+
+def written(home: Path, seeds: tuple[int, ...] = (0,)) -> tuple[Worker, Job]:
+    """A job's folder and its worker, without a process."""
+    folder = home / f"{0:032x}"
+    folder.mkdir()
+    against = plans.recipe((STEP.alone,))
+    plan = plans.make(owner=plans.hashed(""), created_s=0.0, recipe=plans.recipe((STEP,)), models=("cnn",),
+                      workload="digits", pair={"against": against, "seeds": seeds})  # fmt: skip
+    (folder / plans.FILE).write_text(plan.model_dump_json())
+    worker = Worker(folder)
+    worker.say("state", state="running")
+    return worker, jobs.find(folder.name, home)
+
+
+def test_the_results_are_those_of_apply(tmp_path: Path) -> None:
+    work, model = mo.workload("digits"), mo.baseline("digits", "cnn")
+    STORE.clear()
+    worker, job = written(tmp_path, (0, 1))
+    assert isinstance(worker, Keeper)
+    threads = torch.get_num_threads()
+    make((STEP, STEP.alone), (0,), model, work, worker)
+    assert watch.share(job) == 1 / 2
+    make((STEP, STEP.alone), (1,), model, work, worker)
+    assert torch.get_num_threads() == threads
+    assert job.paired == [(False, 0), (True, 0), (False, 1), (True, 1)]
+    for name in ("score", "score alone"):
+        assert {seed: curve.x for seed, curve in watch.by_epoch(job, name).items()} == {0: (1, 2, 3), 1: (1, 2, 3)}
+    worker.say("state", state="done")
+    assert watch.share(job) == 1
+    points = response([job], STEP, "temperature")
+    assert [(p.value, p.measurement.score.n) for p in points] == [(STEP.temperature, 2)]
+    STORE.clear()
+    for step in (STEP, STEP.alone):
+        for seed in (0, 1):
+            assert jobs.recall(step.key([model], work, seed), folder=tmp_path)
+            recalled = state(step.apply(model, work, seed=seed))
+            STORE.clear()
+            assert torch.equal(recalled, state(step.apply(model, work, seed=seed)))
+    assert not list(job.path.glob("*.safetensors"))  # checkpoints of what is over
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    work, model, told = mo.workload("digits"), mo.baseline("digits", "cnn"), list[object]()
+    make((STEP, STEP.alone), (0, 1), model, work, told.append, skip=[(False, 0), (True, 0), (False, 1)])
+    assert [(p.alone, p.seed, p.label) for p in told if isinstance(p, Paired)] == [(True, 1, STEP.alone.label)]
+
+
+def test_a_pair_that_died_goes_on_from_both_checkpoints(tmp_path: Path) -> None:
+    step = STEP.changed(epochs=40, batch_size=8)
+    job = jobs.pair(step, step.alone, "cnn", "digits", threads=1, folder=tmp_path)
+    until(lambda: len(list(job.path.glob("*.safetensors"))) == 2)
+    os.kill(next(int(e["pid"]) for e in reversed(job.events()) if "pid" in e), signal.SIGKILL)
+    until(lambda: job.state == "failed", 2)
+    told = len(job.events())
+    job.resume()
+    until(lambda: any(e["kind"] == "progress" for e in job.events(told)))
+    first = next(e for e in job.events(told) if e["kind"] == "progress")
+    assert first["values"]["epoch"] > 1
+    job.cancel()
+    until(lambda: job.ended)
+    assert job.state == "cancelled"
+
+
+def test_what_cannot_be_paired_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="a job cannot be started: pair.seeds="):
+        jobs.pair(STEP, STEP.alone, "cnn", "digits", seeds=(), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert STEP.beside == STEP.alone
+    assert STEP.alone.beside is None
+    assert mo.Prune().beside is None
