@@ -13,7 +13,12 @@ PAGES = {
         st.Page("pages/quantize.py", title="Quantize"),
         st.Page("pages/distill.py", title="Distill"),
     ],
-    "Combine": [st.Page("pages/ensemble.py", title="Ensemble"), st.Page("pages/cascade.py", title="Cascade")],
+    "Combine": [
+        st.Page("pages/ensemble.py", title="Ensemble"),
+        st.Page("pages/cascade.py", title="Cascade"),
+        st.Page("pages/pipeline.py", title="Pipeline"),
+        st.Page("pages/fuse.py", title="Fuse"),
+    ],
 }
 
 st.set_page_config(

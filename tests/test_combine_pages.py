@@ -149,7 +149,7 @@ def test_sliders_lock_equal_and_solved(root: Any) -> None:
     assert lines(app) == []
 
 
-@pytest.mark.parametrize(("page", "tabs"), [("ensemble", 7), ("cascade", 6)])
+@pytest.mark.parametrize(("page", "tabs"), [("ensemble", 8), ("cascade", 6)])
 def test_every_tab_draws(root: Any, page: str, tabs: int) -> None:
     app = open_page(root, page)
     found = [tab.label for tab in app.tabs]

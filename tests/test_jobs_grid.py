@@ -47,6 +47,9 @@ def written(home: Path, step: mo.Transform, grid: Grid | None = None, number: in
 def test_a_grid_goes_over_all_values_before_the_next_seed() -> None:
     grid = Grid(field="ratio", values=(0.0, 0.9, 0.5, 0.9), seeds=(3, 1, 3))
     assert grid.places == [(0.0, 3), (0.9, 3), (0.5, 3), (0.0, 1), (0.9, 1), (0.5, 1)]
+    assert grid.model_copy(update={"known": ((0.9, 3), (0.5, 1), (7.0, 0))}).places == [
+        (0.0, 3), (0.5, 3), (0.0, 1), (0.9, 1)
+    ]  # fmt: skip
     assert setting(mo.Finetune(), "epochs", 4.0) == mo.Finetune(epochs=4)
 
 

@@ -94,8 +94,10 @@ def test_the_best_setting_by_hand() -> None:
     assert "Your guess: T = 6.0. Measured: the score is highest at T = 8.0 (85.0" in said
     assert "from 4.0 to 8.0 are those not clearly below it. Your guess is among them." in said
     assert guess.best(15.0, sweep, start, knob).endswith("Your guess is outside.")  # type: ignore[arg-type]
+    sweep.points = points[2:3]
+    assert guess.best(6.0, sweep, start, knob).endswith("; no setting is clearly below that.")  # type: ignore[arg-type]
     sweep.done = False
-    assert guess.best(6.0, sweep, start, knob).endswith("Measuring the curve: 4 of 4 points.")  # type: ignore[arg-type]
+    assert guess.best(6.0, sweep, start, knob).endswith("Measuring the curve: 1 of 4 points.")  # type: ignore[arg-type]
 
 
 def test_bars_by_hand() -> None:

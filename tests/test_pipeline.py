@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from modelopt_core import codec
 from modelopt_core.errors import ModelOptError
-from modelopt_core.pipeline import Plan, Stage, confused, wired
+from modelopt_core.pipeline import Plan, Stage, chains, confused, wired
 from modelopt_core.pipeline.plan import parse
 from modelopt_core.pipeline.single import single
 from modelopt_core.pipeline.step import Piped
@@ -249,6 +251,19 @@ def test_a_plan_comes_back_from_its_text(w: Workload) -> None:
     assert parse(plan.text, 6) == plan
     assert [stage.kind for stage in plan.stages] == ["judge", "map", "route", "answer"]
     assert wired(MENDING, w, 4).stages[-1].members == (3,)
+
+
+def test_chains_are_what_can_be_wired(w: Workload) -> None:
+    """All rows of up to four different subtasks, tried one by one."""
+    names, possible = [task.name for task in w.subtasks], set()
+    for n in (2, 3, 4):
+        for row in permutations(names, n):
+            counts = sum(w.subtask(name).experts for name in row)
+            with suppress(ModelOptError):
+                wired(row, w, counts)
+                possible.add(row)
+    assert set(chains(w)) == possible == {("groups", "experts"), ("quality", "repair", "digit"), MENDING}
+    assert chains(mo.workload("docstrings")) == [("groups", "experts")]
 
 
 def test_confused_by_hand() -> None:

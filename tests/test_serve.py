@@ -144,6 +144,16 @@ def test_plotly_is_one_file_that_the_browser_keeps(address: str) -> None:
     assert ask(f"{address}{PLOTLY.replace('plotly.min.js', '%2e%2e/__init__.py')}")[0] in (400, 404)
 
 
+def test_a_page_with_a_curve_runs_plotly_while_python_starts(address: str) -> None:
+    """The page as Streamlit has it, and one script more; Home has no curve and no such script."""
+    browser = {"Accept": "text/html,*/*;q=0.8", "Accept-Encoding": "gzip, br"}
+    home, page = (ask(f"{address}/{name}", **browser) for name in ("", "prune"))
+    link = page[1]["Link"][1:].split(">")[0]
+    assert page[2] == home[2] + f'<script async src="{link}"></script>'.encode()
+    assert int(page[1]["Content-Length"]) == len(page[2])
+    assert ask(f"{address}/prune", method="HEAD", **browser)[2] == b""
+
+
 def test_browser_is_opened_when_asked(launcher: Path) -> None:
     told = launcher.parent / "told"
     script = launcher.parent / "browser.sh"

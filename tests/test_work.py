@@ -215,10 +215,22 @@ def test_a_curve_can_be_ordered_and_stopped(root: Path, home: Path, monkeypatch:
     assert job.plan.grid is not None
     assert (job.plan.grid.field, job.plan.grid.seeds) == ("epochs", (0, 1, 2))
     assert job.plan.grid.values[:2] == (1, 20)  # the ends first
+    assert job.plan.grid.known == ()
     assert "Measuring the curve: starting" in texts(app)
     with FileLock(job.path / jobs.LOCK):
         app.button("curve-cancel").click().run()
     assert (job.path / jobs.COMMANDS).read_text().strip() == '{"command":"cancel"}'
+
+
+def test_a_curve_leaves_out_what_a_job_has_measured(
+    root: Path, home: Path, done: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.Job, "launch", lambda _: None)
+    app = open_page(root, epochs="7")
+    app.button("curve-run").click().run()
+    [job] = [each for each in jobs.list("ann") if each.id != done.id]
+    assert job.plan.grid is not None
+    assert job.plan.grid.known == ((2, 0),)
 
 
 @pytest.mark.parametrize("recipe", [{}, {"steps": []}, {"steps": 3}, {"steps": [3]}, {"steps": [{"step": "Gone"}]}])

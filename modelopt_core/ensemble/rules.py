@@ -67,8 +67,9 @@ def vote(said: Tensor, weights: Tensor) -> Tensor:
 
     Source: Lam and Suen, Application of majority voting to pattern recognition, IEEE Transactions SMC-A 27, 1997.
     """
-    first = (said == said.amax(dim=-1, keepdim=True)).to(said.dtype)
-    return _counted(first / first.sum(dim=-1, keepdim=True), said, weights)
+    by_class = _by_class(said)
+    first = (by_class == by_class.amax(dim=0)).to(said.dtype)
+    return _counted(first / first.sum(dim=0), said, weights)
 
 
 @RULES.register("borda", idempotent=False, convex=False, pointwise=False)
@@ -77,9 +78,18 @@ def borda(said: Tensor, weights: Tensor) -> Tensor:
 
     Source: Ho, Hull and Srihari, Decision Combination in Multiple Classifier Systems, IEEE PAMI 16, 1994.
     """
-    classes = said.permute(2, 0, 1).contiguous()  # (K, M, B): one contiguous comparison a class
-    beaten = torch.stack([(one > classes).sum(dim=0, dtype=torch.uint8) for one in classes], dim=-1)
-    return _counted(beaten.to(said.dtype) * (2 / max(1, len(classes) * (len(classes) - 1))), said, weights)
+    by_class = _by_class(said)
+    classes = len(by_class)
+    twice = torch.cat([by_class, by_class])  # from d on: every class's neighbour, d further round
+    beaten = torch.zeros(by_class.shape, dtype=torch.uint8, device=said.device)
+    for d in range(1, classes):
+        beaten += by_class > twice[d : d + classes]
+    return _counted(beaten.to(said.dtype) * (2 / max(1, classes * (classes - 1))), said, weights)
+
+
+def _by_class(said: Tensor) -> Tensor:
+    """(M, B, K) -> (K, M, B), where what is compared lies in one piece: several times faster."""
+    return said.permute(2, 0, 1).contiguous()
 
 
 def _weighed(weights: Tensor, values: Tensor) -> Tensor:
@@ -88,6 +98,6 @@ def _weighed(weights: Tensor, values: Tensor) -> Tensor:
 
 
 def _counted(points: Tensor, said: Tensor, weights: Tensor) -> Tensor:
-    """Points (M, B, K) as log-probabilities (B, K), with a little of `mean`."""
-    share = (1 - TIE) * _weighed(weights, points) + TIE * _weighed(weights, said.exp())
-    return torch.log_softmax(share.clamp_min(TINY).log(), dim=-1)
+    """Points (K, M, B) as log-probabilities (B, K), with a little of `mean`."""
+    share = (1 - TIE) * (weights @ points).t() + TIE * _weighed(weights, said.exp())
+    return (share / share.sum(dim=-1, keepdim=True)).clamp_min(TINY).log()

@@ -7,14 +7,15 @@ outputs or features, learn.py fits it; step.py is the step.
 
 from modelopt_core.fuse.align import align
 from modelopt_core.fuse.heads import Joined, Stacked
-from modelopt_core.fuse.learn import Learned, learned
+from modelopt_core.fuse.learn import Learned, learned, reads
 from modelopt_core.fuse.melt import aligned, alike, merged, soup
 from modelopt_core.fuse.merges import MERGES, MergeContext
-from modelopt_core.fuse.path import Spot, barrier, path
+from modelopt_core.fuse.path import ROUTES, Spot, barrier, path, routes
 from modelopt_core.fuse.step import Fuse
 
 __all__ = [
     "MERGES",
+    "ROUTES",
     "Fuse",
     "Joined",
     "Learned",
@@ -28,5 +29,7 @@ __all__ = [
     "learned",
     "merged",
     "path",
+    "reads",
+    "routes",
     "soup",
 ]

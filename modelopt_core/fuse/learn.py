@@ -41,6 +41,14 @@ def learned(model: nn.Module) -> Learned | None:
     return model.__dict__.get(NOTE)
 
 
+def reads(model: nn.Module) -> list[Tensor]:
+    """Per member (P, K): the head's weights on what it reads of that member."""
+    head: Tensor = model.get_parameter("head.weight").detach()
+    members = model.get_submodule("members").children()
+    widths = [getattr(member, "width", head.shape[0]) for member in members]
+    return [part.t() for part in head.split(widths, dim=1)]
+
+
 def over_outputs(
     models: Sequence[nn.Module], workload: Workload, folds: int, strengths: Sequence[float], generator: torch.Generator
 ) -> nn.Module:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from modelopt_core import turns
-from modelopt_core.fuse.melt import merged
+from modelopt_core.fuse.melt import aligned, alike, merged
 from modelopt_core.fuse.merges import MERGES
-from modelopt_core.train import evaluate, reestimate_norms
+from modelopt_core.train import evaluate, norms_of, reestimate_norms
 from modelopt_core.workload import Workload
+
+ROUTES = ("as they are", "aligned", "aligned, norms re-estimated")
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,15 @@ def barrier(spots: Sequence[Spot]) -> float:
     """How high the loss rises above the straight line between the losses of both ends; 0 where it never does."""
     first, last = spots[0].loss, spots[-1].loss
     return max(spot.loss - (1 - spot.t) * first - spot.t * last for spot in spots)
+
+
+def routes(
+    first: nn.Module, second: nn.Module, workload: Workload, *, points: int = 11, split: str = "val"
+) -> Iterator[tuple[str, Spot]]:
+    """(route, spot) along the ways between two networks, side by side: see `ROUTES`; the last only with batch norms."""
+    alike([first, second])
+    moved = aligned(second, first, workload)
+    ways = [(first, second, False), (first, moved, False), (first, moved, True)][: 3 if norms_of(first) else 2]
+    lines = [path(a, b, workload, points=points, norms=norms, split=split) for a, b, norms in ways]
+    for spots in zip(*lines, strict=True):
+        yield from zip(ROUTES, spots, strict=False)

@@ -11,7 +11,8 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from modelopt_core import grid
+from modelopt_core import grid, identity
+from modelopt_core.cache import STORE
 from modelopt_core.composite import classes
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Note, Report
@@ -99,26 +100,44 @@ class Fuse(Combine):
         return whole
 
     def _melt(self, models: Sequence[nn.Module], workload: Workload, report: Report) -> nn.Module:
-        entry = MERGES[self.merge]
-        pool = alike(models)
-        for layer in (layer for model in pool for layer in model.modules()):
-            grid.detach(layer)  # averages do not lie on a grid
-        base, members = (pool[0], pool[1:]) if entry["needs_base"] else (None, pool)
-        weights = self._weights(len(members), int(str(entry["arity"])))
-        if self.align == "permute":
-            first = base or members[0]
-            members = [one if one is first else aligned(one, first, workload) for one in members]
-        if self.select == "greedy" and self.merge == "average":
-            weights = soup(members, workload, norms=self.recovery == "norms")
+        base, members = self._ready(models, workload)
+        weights = self._weights(members, workload)
+        if self._greedy:
             report(Note(f"{sum(weights):.0f} of {len(members)} models are in the soup"))
         if base is None and sum(weight > 0 for weight in weights) == 1:  # it is itself, norms and all
             return copy.deepcopy(members[max(range(len(members)), key=weights.__getitem__)])
-        whole = merged(members, weights, entry, base, self.scale, self.density)
+        whole = merged(members, weights, MERGES[self.merge], base, self.scale, self.density)
         return reestimate_norms(whole, workload) if self.recovery == "norms" else whole
 
-    def _weights(self, n: int, arity: int) -> tuple[float, ...]:
-        if arity and n != arity:
-            raise ModelOptError(f"{self.merge} merges {arity} models, not {n}; choose average, or leave out the others")
+    def shares(self, models: Sequence[nn.Module], workload: Workload) -> tuple[float, ...]:
+        """The weights of the networks that are merged: as given, all equal, or 1 and 0 where a soup is greedy."""
+        _, members = self._ready([identity.clone(model) for model in models], workload)
+        return self._weights(members, workload)
+
+    def _ready(self, models: Sequence[nn.Module], workload: Workload) -> tuple[nn.Module | None, list[nn.Module]]:
+        """The base, if the merge needs one, and the networks to merge: off their grids, their units in one order."""
+        pool, entry = alike(models), MERGES[self.merge]
+        for layer in (layer for model in pool for layer in model.modules()):
+            grid.detach(layer)  # averages do not lie on a grid
+        base, members = (pool[0], pool[1:]) if entry["needs_base"] else (None, pool)
+        if (arity := int(str(entry["arity"]))) and len(members) != arity:
+            raise ModelOptError(
+                f"{self.merge} merges {arity} models, not {len(members)}; choose average, or leave out the others"
+            )
+        if self.align == "permute":
+            first = base or members[0]
+            members = [one if one is first else aligned(one, first, workload) for one in members]
+        return base, members
+
+    @property
+    def _greedy(self) -> bool:
+        return self.select == "greedy" and self.merge == "average"
+
+    def _weights(self, members: Sequence[nn.Module], workload: Workload) -> tuple[float, ...]:
+        n, norms = len(members), self.recovery == "norms"
+        if self._greedy:
+            key = ("soup", *map(identity.key, members), workload.data_hash, norms)
+            return STORE.get(key, lambda: soup(members, workload, norms))
         if self.weights and len(self.weights) != n:
             raise ModelOptError(f"Fuse has {len(self.weights)} weights for {n} models; give every merged model one")
         return self.weights or (1.0,) * n

@@ -86,6 +86,7 @@ def sweep(
     workload: str,
     *,
     seeds: Sequence[int] = (0,),
+    known: Sequence[tuple[float, int]] = (),
     owner: str = "",
     folder: Path | None = None,
     **how: Unpack[How],
@@ -93,13 +94,14 @@ def sweep(
     """Begin to measure the response of a step to one of its knobs, in one process: every value with every seed.
 
     values: in the order in which they are measured, as `step.knob(field).values(12)` gives them coarse to fine.
+    known: places, (value, seed), that were measured before and are passed over.
     `Job.measured` tells the points that are there, `grid.response` makes a curve of them. Resumed, the job goes on with
     the first point that it lacks.
     """
     type(step).knob(field)
     for value in values:  # what is not allowed is said now
         grid.setting(step, field, value)
-    wanted = {"field": field, "values": tuple(values), "seeds": tuple(seeds)}
+    wanted = {"field": field, "values": tuple(values), "seeds": tuple(seeds), "known": tuple(known)}
     return _begin((step,), [model], folder, owner, workload=workload, grid=wanted, **how)
 
 

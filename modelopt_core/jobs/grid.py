@@ -30,18 +30,24 @@ MOST = 10_000  # points of one job
 
 
 class Grid(BaseModel):
-    """Which knob of the job's one step, its values and the seeds; every value with the first seed, then the next."""
+    """Which knob of the job's one step, its values and the seeds; every value with the first seed, then the next.
+
+    known: (value, seed) that were measured elsewhere and are passed over.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     field: str
     values: tuple[float, ...] = Field(min_length=1, max_length=1000)
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=100)
+    known: tuple[tuple[float, int], ...] = Field((), max_length=MOST)
 
     @property
     def places(self) -> list[tuple[float, int]]:
         """(value, seed) in the order in which they are measured."""
-        return [(value, seed) for seed in dict.fromkeys(self.seeds) for value in dict.fromkeys(self.values)]
+        known = set(self.known)
+        every = ((value, seed) for seed in dict.fromkeys(self.seeds) for value in dict.fromkeys(self.values))
+        return [place for place in every if place not in known]
 
 
 @dataclass(frozen=True, eq=False)

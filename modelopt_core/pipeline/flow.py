@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from modelopt_core.errors import unknown
+from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.measure import stacked
 from modelopt_core.parts import Damaged
@@ -55,7 +55,7 @@ class Flow:
 
 
 def follow(
-    whole: Piped,
+    whole: nn.Module,
     workload: Workload,
     split: str = "val",
     *,
@@ -66,6 +66,9 @@ def follow(
     """What every stage does with a split. switches: stage -> `oracle`, which knows its truth, or `off`, which says
     nothing: a judge passes all, a map leaves all as it is, a route and an expert are undecided.
     """
+    if not isinstance(whole, Piped):
+        name = getattr(whole, "called", type(whole).__name__)
+        raise ModelOptError(f"{name} has no stages to follow; give what Pipeline(…).apply made")
     plan, modes = whole.plan, _modes(whole.plan, switches or {})
     kept = _Kept(whole, workload, split, {"runtime": runtime, "device": device})
     walked, source = kept.go(modes)
@@ -180,3 +183,13 @@ def _modes(plan: Plan, switches: Mapping[str, str]) -> dict[str, str]:
         if mode not in SWITCHES:
             raise unknown(f"switch of {name}", mode, SWITCHES)
     return {name: switches.get(name, "model") for name in names}
+
+
+def worth(whole: nn.Module, workload: Workload, split: str = "val", **how: Any) -> dict[str, tuple[float, float]]:
+    """Of every stage: the score with an oracle in its place, and with the stage off. how: as of `follow`."""
+    names = follow(whole, workload, split, **how).names
+    oracle, off = (
+        [follow(whole, workload, split, switches={name: mode}, **how).score.value for name in names]
+        for mode in SWITCHES[1:]
+    )
+    return dict(zip(names, zip(oracle, off, strict=True), strict=True))

@@ -92,6 +92,7 @@ def _curves(here: Bench, step: mo.Distill) -> None:
     if not drawn:
         st.caption("Curves are shown of trainings that were run here.")
         return
+    fig.update_xaxes(range=[1, step.epochs])
     teacher = mo.measure(here.model, here.workload, runtime=here.runtime, device=here.device).score.value
     fig.add_hline(y=teacher, line={"color": charts.colour("muted"), "dash": "dot"}, annotation_text="teacher")
     charts.draw(
@@ -127,7 +128,8 @@ def _gap(gap: mo.Gap) -> None:
         )
         over = "over the examples of val; one seed" if count == 1 else f"over the examples of val and {count} seeds"
         said = f"{value} of the gap is closed ({low} to {high}, {over})."
-    head = f"<thead><tr><th>{_counted(count)}</th><th>score</th><th>worst to best</th></tr></thead>"
+    spread = "worst to best" if count > 1 else ""
+    head = f"<thead><tr><th>{_counted(count)}</th><th>score</th><th>{spread}</th></tr></thead>"
     st.html(
         f'<div class="mo-scroll" style="max-width: 34rem"><table class="mo-table">{head}<tbody>{body}</tbody></table>'
         f'</div><p class="mo-foot">{escape(said)}</p>'

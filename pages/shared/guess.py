@@ -67,11 +67,11 @@ def best(guessed: float, sweep: Sweep, _: Measurement, knob: Knob) -> str:
     score = top.measurement.score
     good = [point.value for point in sweep.points if point.measurement.score.high >= score.low]
     low, high, at = (units.knob(value, knob.step) for value in (min(good), max(good), top.value))
+    found = f"{said} Measured: the score is highest at {knob.symbol} = {at} ({units.percent(score.value)})"
+    if len(good) == len(sweep.points):
+        return f"{found}; no setting is clearly below that."
     near = "among them" if min(good) <= guessed <= max(good) else "outside"
-    return (
-        f"{said} Measured: the score is highest at {knob.symbol} = {at} ({units.percent(score.value)}); from {low} to "
-        f"{high} are those not clearly below it. Your guess is {near}."
-    )
+    return f"{found}; from {low} to {high} are those not clearly below it. Your guess is {near}."
 
 
 def _measuring(sweep: Sweep) -> str:

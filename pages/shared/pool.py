@@ -27,14 +27,14 @@ def key(page: str) -> str:
 
 def prepare(page: str, here: Bench, defaults: Defaults) -> None:
     """Take over what the URL says, and put the pool at one that this workload has."""
-    address.take("members", key(page), lambda text: _text(_parsed(text, here)))
+    address.take("members", key(page), lambda said: text(_parsed(said, here)))
     try:
         found = _parsed(st.session_state.get(key(page), ""), here)
     except ModelOptError:
         found = ()  # another workload's
     if not found:
         names = defaults.get(here.workload.name, here.workload.models[:2])
-        st.session_state[key(page)] = _text([Pin(name, ()) for name in names])
+        st.session_state[key(page)] = text([Pin(name, ()) for name in names])
 
 
 def reset(page: str) -> None:
@@ -65,14 +65,14 @@ def names(members: Sequence[Pin]) -> list[str]:
 def choose(page: str, here: Bench) -> None:
     """The select of members: every shipped model of the workload and every variant released in this session."""
     members = current(page, here)
-    held = [_text((member,)) for member in members]
+    held = [text((member,)) for member in members]
     released = [Pin(run.model, (run.step,)) for run in history.runs() if run.workload == here.workload.name]
     offered = [*(Pin(name, ()) for name in here.workload.models), pin.current(here), *released, *members]
-    options = {_text([member]): names([member])[0] for member in offered}
+    options = {text([member]): names([member])[0] for member in offered}
     widget = f"{key(page)}.select"
     st.session_state[widget] = held
     st.multiselect(
-        "Members", list(options), key=widget, max_selections=MOST, format_func=lambda text: options.get(text, text),
+        "Members", list(options), key=widget, max_selections=MOST, format_func=lambda found: options.get(found, found),
         help=ABOUT, on_change=_chosen, args=(page, widget),
     )  # fmt: skip
 
@@ -83,17 +83,21 @@ def _chosen(page: str, widget: str) -> None:
     if len(chosen) < 2:
         address.tell("At least 2 models make a pool; add another before you take one away.")
         return
-    items = [item for text in chosen for item in _items(text)]
-    st.session_state[key(page)] = _join(items)
+    st.session_state[key(page)] = of_texts(chosen)
 
 
-def _text(members: Sequence[Pin]) -> str:
+def text(members: Sequence[Pin]) -> str:
     """cnn,mlp; with variants JSON: ["cnn",{"on":"mlp","steps":[{"step":"Prune","ratio":0.3}]}]"""
     items: list[Any] = []
     for member in members:
         steps = [{"step": step.name, **step.model_dump(mode="json", exclude_defaults=True)} for step in member.steps]
         items.append({"on": member.model_name, "steps": steps} if steps else member.model_name)
     return _join(items)
+
+
+def of_texts(texts: Sequence[str]) -> str:
+    """One pool of the members that these texts name."""
+    return _join([item for one in texts for item in _items(one)])
 
 
 def _join(items: Sequence[Any]) -> str:
@@ -130,4 +134,10 @@ def _member(item: Any, here: Bench) -> Pin:
             raise ModelOptError(f"a member is made of quick steps on one model, not of {step.name}")
     if len(made) > pin.MOST_STEPS:
         raise ModelOptError(f"a member of {len(made)} steps is too long; at most {pin.MOST_STEPS} are allowed")
-    return Pin(one_of(f"{here.workload.name} model", str(name), here.workload.models), made)
+    return Pin(one_of(f"{here.workload.name} model", str(name), shipped(here)), made)
+
+
+def shipped(here: Bench) -> list[str]:
+    """The workload's models, then those of its subtasks."""
+    own = [name for task in here.workload.subtasks for name in task.models]
+    return list(dict.fromkeys([*here.workload.models, *own]))

@@ -64,9 +64,10 @@ def content_security_policy() -> str:
 
 
 class Headers:
-    """ASGI middleware: protective headers on every HTTP response; plotly.min.js fetched early and kept.
+    """ASGI middleware: protective headers on every HTTP response; plotly.min.js fetched early, kept, and run early.
 
-    With its first page a browser gets a secret, by which its jobs find it again (see pages/shared/owner.py).
+    It takes half a second to run: free while Python still imports, dear once the curve waits. With its first page a
+    browser gets a secret, by which its jobs find it again (see pages/shared/owner.py).
     """
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
@@ -87,18 +88,28 @@ class Headers:
             await self.app(scope, receive, send)
             return
         versioned = scope["path"].endswith("/plotly.min.js") and b"v=" in scope["query_string"]
-        if versioned:  # 4.8 MB: kept by the browser, and not compressed anew for every visitor
+        opens = any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+        if versioned or opens:  # 4.8 MB, not compressed anew for every visitor; and the page, which gets a line more
             scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]}
 
+        early = b""
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal early
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                message["body"] = message.get("body", b"") + early
             if message["type"] == "http.response.start":
                 extra = dict(self.headers)
                 if versioned and message["status"] == 200:
                     extra["cache-control"] = YEAR
                 page = (b"content-type", b"text/html; charset=utf-8") in message["headers"]
                 if page:
-                    when = "prefetch" if scope["path"] == "/" else "preload"  # Home has no curve, but is a click away
-                    extra["link"] = f"</{plotly_url()}>; rel={when}; as=script"
+                    curve = scope["path"] != "/"  # Home has none, but is a click away
+                    extra["link"] = f"</{plotly_url()}>; rel={'preload' if curve else 'prefetch'}; as=script"
+                    sent = dict(message["headers"])
+                    if curve and b"content-encoding" not in sent and b"content-length" in sent:
+                        early = f'<script async src="/{plotly_url()}"></script>'.encode()
+                        extra["content-length"] = str(int(sent[b"content-length"]) + len(early))
                 message["headers"] = _merged(message, extra)
                 if page and not _owned(scope):
                     message["headers"].append((b"set-cookie", f"{OWNER}={secrets.token_hex(32)}; {COOKIE}".encode()))

@@ -37,16 +37,16 @@ def draw(setting: Setting) -> None:
 def python(setting: Setting) -> str:
     """A program that measures what the cards show."""
     here, pinned = setting.bench, pin.current(setting.bench)
-    lines = ["import modelopt_core as mo", "", f"w = mo.workload({here.workload.name!r})"]
+    lines = ["import modelopt_core as mo", "", f"w = {here.workload.call}"]
     against = "model"
     if setting.members:
-        best = setting.members.index(origin(here, setting.members))
+        best = origin(here, setting.members)
         lines += ["members = [", *(f"    {_made(here, member)}," for member in setting.members), "]"]
-        lines += [
-            f"step = {call(setting.step)}",
-            "small = step.apply(members, w)",
-            f"model = members[{best}]  # the best",
-        ]
+        lines += [f"step = {call(setting.step)}", "small = step.apply(members, w)"]
+        if best in setting.members:
+            lines.append(f"model = members[{setting.members.index(best)}]  # the best")
+        else:
+            lines.append(f"model = {_made(here, best)}")
     else:
         lines.append(f"model = {_made(here, Pin(here.model_name, ()))}")
         lines += [f"step = {call(setting.step)}", "small = step.apply(model, w)"]
@@ -78,6 +78,8 @@ def command(setting: Setting) -> str:
     here = setting.bench
     more = "" if here.runtime == "onnx" else f" --runtime {here.runtime}"
     more += "" if here.device == "cpu" else f" --device {here.device}"
+    if here.workload.made:
+        return "# Inputs that the command line does not have: use the program above."
     if any(member.steps for member in setting.members):
         return "# Members with steps of their own: use the program above."
     models = [member.model_name for member in setting.members] or [here.model_name]

@@ -68,8 +68,9 @@ class Trial(Setting):
 def origin(bench: Bench, members: Sequence[Pin] = ()) -> Pin:
     """What a result is held against where nothing is pinned: the model as it came, or the best of the members.
 
-    Of members with one score, the one with the fewest multiply–accumulates.
+    Of members with one score, the one with the fewest multiply–accumulates; a stage's own model is no rival.
     """
+    members = [member for member in members if member.model_name in bench.workload.models]
     if not members:
         return Pin(bench.model_name, ())
     found = [_measured(bench, member.model(bench)) for member in members]
@@ -112,7 +113,7 @@ def measure(bench: Bench, step: Step, members: tuple[Pin, ...] = ()) -> Trial:
         start=start,
         on_curve=on_curve,
         comparison=compared,
-        against=f"{pinned.label}, the best member" if pinned is came and members else pinned.label,
+        against=f"{pinned.label}, the best member" if pinned is came and came in members else pinned.label,
         notes=tuple(dict.fromkeys(notes)),
     )
 

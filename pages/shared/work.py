@@ -53,12 +53,17 @@ def apply(step: Transform, model: nn.Module, workload: Workload) -> nn.Module:
 
 def curve(here: Bench, step: Transform, field: str) -> Known:
     """What this browser's jobs know of the response curve of a step that lasts, and what came with the project."""
-    same = here.device == "cpu"  # where jobs measure
-    mine = [j for j in _mine(here) if same and j.plan.runtime == here.runtime and anchored(j.plan, step, field)]
+    mine = _on_curve(here, step, field)
     points = {point.value: point for point in response(mine, step, field)}
     if here.runtime == "onnx" and (shipped := measured.curve(step, field, here.model, here.workload)):
         points |= {point.value: point for point in shipped.points}  # of more seeds
     return Known(list(points.values()), next((job for job in mine if job.plan.grid), None), field)
+
+
+def _on_curve(here: Bench, step: Transform, field: str) -> list[Job]:
+    """This browser's jobs that measured the step with other values of the knob, where and how the bench measures."""
+    same = here.device == "cpu"  # where jobs measure
+    return [j for j in _mine(here) if same and j.plan.runtime == here.runtime and anchored(j.plan, step, field)]
 
 
 class Known(Sweep[Point]):
@@ -191,9 +196,10 @@ def pair(here: Bench, step: Step, seeds: int) -> None:
 def _sweep(here: Bench, step: Transform, field: str, knob: Knob) -> None:
     """Callback: begin the job of the whole curve."""
     count, seeds = st.session_state["curve-points"], st.session_state["curve-seeds"]
+    known = {place[:2] for job in _on_curve(here, step, field) for place in job.measured(field)}
     with _told():
         jobs.sweep(step, field, knob.values(count), here.model_name, here.workload.name, seeds=range(seeds),
-                   owner=owner.token(), runtime=here.runtime)  # fmt: skip
+                   known=sorted(known), owner=owner.token(), runtime=here.runtime)  # fmt: skip
         st.rerun()  # the Dial is to follow it
 
 

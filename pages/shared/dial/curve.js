@@ -11,19 +11,32 @@ let plotlyLoading = null;
 
 /** Plotly, loaded once per browser tab from the file in Python's plotly package. */
 function loadPlotly(url) {
-  plotlyLoading ??= new Promise((resolve, reject) => {
-    if (globalThis.Plotly) return resolve(globalThis.Plotly);
+  plotlyLoading ??= loaded()
+    .then(() => globalThis.Plotly ?? fetchPlotly(url))
+    .catch((error) => {
+      plotlyLoading = null; // the next message tries again
+      throw error;
+    });
+  return plotlyLoading;
+}
+
+/** The page with all its scripts is there: the server may have put Plotly among them. */
+async function loaded() {
+  if (document.readyState !== "complete")
+    await new Promise((resolve) => addEventListener("load", resolve, { once: true }));
+}
+
+function fetchPlotly(url) {
+  return new Promise((resolve, reject) => {
     const script = document.createElement("script");
     script.src = new URL(url, document.baseURI).href;
     script.onload = () => (globalThis.Plotly ? resolve(globalThis.Plotly) : reject(new Error("empty file")));
     script.onerror = () => {
-      plotlyLoading = null; // the next message tries again
       script.remove();
       reject(new Error("not reachable"));
     };
     document.head.append(script);
   });
-  return plotlyLoading;
 }
 
 /** The theme's colours as Streamlit gives them in CSS variables, read again at every message. */
@@ -171,6 +184,9 @@ function layout(data, theme, top, scale, hidden) {
 
 /** Knob value → place on the slider: itself, or its logarithm. */
 const toPosition = (data) => (data.scale === "log" ? Math.log10 : Number);
+
+/** Place on the rail → what the knob is set to: stops beyond the even ones stand a step apart. */
+const inUnits = (data, place) => data.beyond[Math.round((place - data.even) / data.step) - 1] ?? place;
 
 // How numbers are written beside the curve: as Python writes them on the cards.
 const percent = (number) => `${number.toFixed(1)} %`;

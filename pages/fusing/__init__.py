@@ -1,0 +1,1 @@
+"""What the page Fuse has of its own."""
