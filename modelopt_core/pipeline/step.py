@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar
 
 import onnx
 import torch
@@ -122,6 +122,7 @@ class Pipeline(Combine):
 
     sentence: ClassVar[str] = "Each model does one job and hands on. Where along the way is an answer lost?"
     formula: ClassVar[str] = "p(y) = p(group) p(y | group)"
+    shows: ClassVar[Callable[..., Any] | None] = walk
 
     stages: tuple[str, ...] = Field(
         ("groups", "experts"),
