@@ -11,6 +11,7 @@ from modelopt_core.cascade import Exits
 from modelopt_core.cascade.cut import pieces, places
 from modelopt_core.export import onnx_bytes
 from modelopt_core.layers import macs
+from modelopt_core.measure import stacked
 from modelopt_core.models import build
 from modelopt_core.spec import Composition, Spec
 
@@ -102,9 +103,7 @@ def test_what_is_sure_does_not_go_on(w, cnn):
         said = whole.run([counted(member) for member in whole.members], w.test.inputs)
     found = mo.predictions(whole, w, "test").outputs.logits
     torch.testing.assert_close(said, found, atol=1e-3, rtol=1e-3)
-    shares = whole.used(torch.stack([mo.predictions(p, w, "test").outputs.log_probabilities for p in whole.parts])).sum(
-        1
-    )
+    shares = whole.used(stacked(whole.parts, w, "test")).sum(1)
     assert asked == [len(w.test), *(len(w.test) - shares[: i + 1].sum() for i in range(2))]
     with torch.no_grad():
         one = [whole(x[None]) for x in w.test.inputs[:20]]
@@ -154,7 +153,7 @@ def test_it_stacks_both_ways(w, cnn):
 
 def test_what_has_no_exit(w, cnn):
     docstrings = mo.workload("docstrings")
-    with pytest.raises(mo.ModelOptError, match="TextCnn has no place for an early exit: nowhere is one tensor enough"):
+    with pytest.raises(mo.ModelOptError, match="TextCnn has no place for an early exit: nowhere is one tensor left"):
         mo.Cascade(**EXITS).apply([mo.baseline("docstrings", "textcnn")], docstrings)
     with pytest.raises(mo.ModelOptError, match="unknown layer for an exit 'fc9'; choose from conv1, conv2"):
         left(0.9, cnn, w, exits=("fc9",))

@@ -57,9 +57,7 @@ def chosen(found: Sequence[Place], names: Sequence[str], model: nn.Module) -> li
     """The places behind these layers, or all where none is named; ModelOptError for a layer behind which none is."""
     if not found:
         kind = getattr(model, "called", type(model).__name__)
-        raise ModelOptError(
-            f"{kind} has no place for an early exit: nowhere is one tensor left and enough work to save"
-        )
+        raise ModelOptError(f"{kind} has no place for an early exit: nowhere is one tensor left and work to save")
     by_layer = {place.layer: place for place in found}
     for name in names:
         if name not in by_layer:

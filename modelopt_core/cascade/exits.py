@@ -86,6 +86,7 @@ class Exits(Composite):
         with torch.no_grad():
             self.classes = net(spec.example).shape[-1]
         rows, name = zip(pieces(net, at), [None, *at], [*at, None], strict=True), CONFIDENCES[confidence].name
+        self.confidence = name
         self.members = nn.ModuleList(Piece(body, a, b, self.classes, name) for body, a, b in rows)
         self.register_buffer("thresholds", torch.ones(len(at)))
 
@@ -116,7 +117,7 @@ class Exits(Composite):
         return torch.nn.functional.one_hot(self._left(said), len(said)).t().float()
 
     def _left(self, said: Tensor) -> Tensor:
-        confidence = CONFIDENCES[self.members[0].confidence]
+        confidence = CONFIDENCES[self.confidence]
         return stops(torch.stack([confidence(one) for one in said]), self.thresholds)
 
     def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ def settled(whole: Exits, model_key: str, thresholds: Sequence[float], temperatu
     whole.thresholds.copy_(torch.tensor(thresholds))
     for i, (piece, temperature) in enumerate(zip(whole.members, temperatures, strict=True)):
         piece.get_buffer("temperature").fill_(temperature)
-        told = (model_key, *whole.layers, whole.members[0].confidence, i, temperature)
+        told = (model_key, *whole.layers, whole.confidence, i, temperature)
         identity.stamp(piece, identity.digest("piece", *told))
     return whole
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from modelopt_core import identity
 from modelopt_core.calibration import fit_temperature, tempered
 from modelopt_core.cascade.confidences import CONFIDENCES, stops
+from modelopt_core.cascade.cut import chosen, places
 from modelopt_core.cascade.exits import branched, settled
 from modelopt_core.cascade.graph import staged
 from modelopt_core.composite import COMPOSITES, Call, Composite, classes, compose
@@ -161,6 +162,12 @@ class Cascade(Combine):
                 "the last"
             )
         return self.thresholds or (self.threshold,) * (stages - 1)
+
+    def ways(self, models: Sequence[nn.Module], workload: Workload) -> int:
+        """How many stages these models give: themselves, or the exits of the last and its end."""
+        if self.stages == "models":
+            return len(models)
+        return len(chosen(places(models[-1], workload.example), self.exits, models[-1])) + 1
 
     def temperatures(self, models: Sequence[nn.Module], workload: Workload) -> tuple[float, ...]:
         """(S,): fitted on val, or 1."""
