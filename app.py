@@ -16,6 +16,7 @@ PAGES = {
     "Combine": [
         st.Page("pages/ensemble.py", title="Ensemble"),
         st.Page("pages/cascade.py", title="Cascade"),
+        st.Page("pages/pipeline.py", title="Pipeline"),
         st.Page("pages/fuse.py", title="Fuse"),
     ],
 }

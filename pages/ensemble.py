@@ -2,7 +2,7 @@
 
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
-from pages.combining import diversity, doubt, reliability, weights
+from pages.combining import diversity, doubt, reliability, rivals, weights
 from pages.shared import frame
 
 
@@ -24,9 +24,10 @@ frame.page(
         tabs={
             "Weights": weights.draw,
             "Diversity": diversity.draw,
+            "One large": rivals.draw,
             "Calibration": reliability.draw,
             "Doubt": doubt.draw,
         },
-        order=("Weights", "Diversity", "Calibration", "Doubt"),
+        order=("Weights", "Diversity", "One large", "Calibration", "Doubt"),
     )
 )

@@ -21,7 +21,9 @@ from modelopt_core.jobs import Job, JobError, watch
 from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.grid import response
 from modelopt_core.jobs.pairs import PLAIN, Paired, in_turns, make
+from modelopt_core.jobs.process import explain
 from modelopt_core.jobs.worker import Worker
+from modelopt_core.train import TrainingError
 
 STEP = mo.Distill(epochs=3, batch_size=256)
 LIMIT_S = 60.0  # on a machine that is busy with other things
@@ -77,7 +79,7 @@ def test_one_that_fails_ends_the_other() -> None:
         raise mo.ModelOptError("lr is too high")
 
     before = threading.active_count()
-    with pytest.raises(mo.ModelOptError, match="lr is too high"):
+    with pytest.raises(mo.ModelOptError, match="alone: lr is too high"):
         in_turns([counting(9, 1.0), broken], lambda _: None, ("", " alone"), 0)
     assert threading.active_count() == before
 
@@ -150,6 +152,22 @@ def test_a_pair_that_died_goes_on_from_both_checkpoints(tmp_path: Path) -> None:
     job.cancel()
     until(lambda: job.ended)
     assert job.state == "cancelled"
+
+
+def test_a_training_that_breaks_down_keeps_the_first_ones_best(tmp_path: Path) -> None:
+    """lr = 1e9 in either; what is kept is a model of the step itself, not of the one beside it."""
+    work, model = mo.workload("digits"), mo.baseline("digits", "cnn")
+    wild = STEP.changed(lr=1e9)
+    with pytest.raises(TrainingError, match=r"^loss is .*choose lr below 1e\+09"):
+        make((wild, STEP.alone), (0,), model, work, lambda _: None)
+    worker, job = written(tmp_path)
+    with pytest.raises(mo.ModelOptError, match=r"^alone: loss is .*choose lr below 1e\+09") as broken:
+        make((STEP.changed(epochs=40), wild.alone.changed(epochs=40)), (0,), model, work, worker)
+    assert explain(broken.value, worker) == str(broken.value)
+    assert not isinstance(broken.value, TrainingError)
+    best = job.best()
+    assert best is not None
+    assert bool(torch.isfinite(state(best)).all())
 
 
 def test_what_cannot_be_paired_is_one_sentence(tmp_path: Path) -> None:

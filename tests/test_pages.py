@@ -16,7 +16,7 @@ from modelopt_core.workload import Workload
 from pages.shared import baselines, bench, cards, controls
 
 TIMEOUT_S = 60
-TECHNIQUES = ("prune", "quantize", "distill", "ensemble", "cascade", "fuse")
+TECHNIQUES = ("prune", "quantize", "distill", "ensemble", "cascade", "pipeline", "fuse")
 HOSTILE = [
     "<script>alert(1)</script>", "'; DROP TABLE", "../../etc/passwd", "nan", "inf", "-1", "1e400", "", "\x00", "null",
     "[]", "{}", "=1+1", "💥", "l3", "0.5.5", "9" * 500, "True", "{\"steps\": 3}", "\u202etxt",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from modelopt_core import codec
 from modelopt_core.errors import ModelOptError
-from modelopt_core.pipeline import Plan, Stage, confused, wired
+from modelopt_core.pipeline import Plan, Stage, chains, confused, wired
 from modelopt_core.pipeline.plan import parse
 from modelopt_core.pipeline.single import single
 from modelopt_core.pipeline.step import Piped
@@ -213,14 +215,19 @@ def test_an_ensemble_is_an_expert_and_a_cascade_reads(w: Workload) -> None:
             torch.testing.assert_close(whole(data.val.inputs[:30]), kept, atol=2e-3, rtol=1e-3)
 
 
-def test_onnx_says_why_not(w: Workload, pool: list[nn.Module], tmp_path: object) -> None:
-    whole = mo.Pipeline().apply(pool, w)
-    with pytest.raises(
-        ModelOptError, match="Pipeline chooses for every example which model runs, and ONNX has no graph"
-    ):
-        mo.export_onnx(whole, w, f"{tmp_path}/p.onnx")
+def test_distilled_members_and_a_pipeline_as_teacher(w: Workload, pool: list[nn.Module]) -> None:
+    """In a recipe: two students become one pipeline; a pipeline's answers teach one small network."""
+    both = [mo.baseline("digits", name) for name in ("cnn", "mlp")]
+    short = mo.STEPS["Distill"](epochs=1, batch_size=512, student="mlp")
+    whole = mo.run((short, mo.Pipeline()), both, w)[-1]
+    assert whole.label.startswith("Pipeline")
+    student = short.apply(mo.Pipeline().apply(pool, w), w)
+    assert mo.measure(student, w).size_bytes < mo.measure(mo.baseline("digits", "mlp"), w).size_bytes
+
+
+def test_prune_goes_first(w: Workload, pool: list[nn.Module]) -> None:
     with pytest.raises(ModelOptError, match="Prune cannot trace Pipeline; put Prune before Pipeline"):
-        mo.Prune(ratio=0.3, granularity="channel").apply(whole, w)
+        mo.Prune(ratio=0.3, granularity="channel").apply(mo.Pipeline().apply(pool, w), w)
 
 
 class Crop(nn.Module):
@@ -249,6 +256,19 @@ def test_a_plan_comes_back_from_its_text(w: Workload) -> None:
     assert parse(plan.text, 6) == plan
     assert [stage.kind for stage in plan.stages] == ["judge", "map", "route", "answer"]
     assert wired(MENDING, w, 4).stages[-1].members == (3,)
+
+
+def test_chains_are_what_can_be_wired(w: Workload) -> None:
+    """All rows of up to four different subtasks, tried one by one."""
+    names, possible = [task.name for task in w.subtasks], set()
+    for n in (2, 3, 4):
+        for row in permutations(names, n):
+            counts = sum(w.subtask(name).experts for name in row)
+            with suppress(ModelOptError):
+                wired(row, w, counts)
+                possible.add(row)
+    assert set(chains(w)) == possible == {("groups", "experts"), ("quality", "repair", "digit"), MENDING}
+    assert chains(mo.workload("docstrings")) == [("groups", "experts")]
 
 
 def test_confused_by_hand() -> None:

@@ -14,7 +14,7 @@ import modelopt_core as mo
 from modelopt_core.composite import compose
 from modelopt_core.errors import ModelOptError
 from modelopt_core.parts import Damaged
-from modelopt_core.pipeline import SWITCHES, Plan, Stage, follow
+from modelopt_core.pipeline import SWITCHES, Plan, Stage, follow, worth
 from modelopt_core.pipeline.step import Piped
 from modelopt_core.subtask import sorting
 from modelopt_core.workload import Split, Workload
@@ -164,6 +164,13 @@ def test_one_switch(whole: Piped, digits: Damaged, stage: str) -> None:
     assert follow(whole, digits, switches={stage: "model"}).lost.tolist() == follow(whole, digits).lost.tolist()
 
 
+def test_worth_is_both_switches(whole: Piped, digits: Damaged) -> None:
+    found = worth(whole, digits)
+    assert tuple(found) == MENDING
+    for name, pair in found.items():
+        assert pair == tuple(follow(whole, digits, switches={name: m}).score.value for m in ("oracle", "off"))
+
+
 def test_sound_inputs_have_nothing_to_repair(whole: Piped) -> None:
     """On the workload as it is: whatever the judge flags is its own mistake."""
     plain = mo.workload("digits")
@@ -182,3 +189,8 @@ def test_sound_inputs_have_nothing_to_repair(whole: Piped) -> None:
 def test_switches_that_are_not_there(whole: Piped, digits: Damaged, switches: dict[str, str], text: str) -> None:
     with pytest.raises(ModelOptError, match=text):
         follow(whole, digits, switches=switches)
+
+
+def test_only_a_pipeline_is_followed(digits: Damaged) -> None:
+    with pytest.raises(ModelOptError, match="Cnn has no stages to follow; give what Pipeline"):
+        follow(mo.baseline("digits", "cnn"), digits)

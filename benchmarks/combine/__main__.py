@@ -7,14 +7,17 @@ import sys
 import torch
 
 from benchmarks import parts
-from benchmarks.combine import cascade, members, reliability, sliders, weights
+from benchmarks.combine import alignment, cascade, members, pipeline, reliability, sliders, stacking, weights
 
 PARTS = {
     "weights": weights.table,
     "sliders": sliders.table,
     "cascade": cascade.table,
     "members": members.table,
+    "pipeline": pipeline.table,
     "reliability": reliability.table,
+    "stacking": stacking.table,
+    "alignment": alignment.table,
 }
 
 if __name__ == "__main__":

@@ -130,6 +130,23 @@ def wired(names: Sequence[str], workload: Workload, models: int) -> Plan:
     return Plan(tuple(stages))
 
 
+def chains(workload: Workload) -> list[tuple[str, ...]]:
+    """Every row of two subtasks or more that can be wired, none twice in it; the shortest first."""
+    found: list[tuple[str, ...]] = []
+    open_ends: list[tuple[tuple[str, ...], str]] = [((), workload.modality)]
+    while open_ends:
+        names, gives = open_ends.pop(0)
+        for task in workload.subtasks:
+            if task.takes != gives or task.name in names:
+                continue
+            chain = (*names, task.name)
+            if task.gives != END:
+                open_ends.append((chain, task.gives))
+            elif len(chain) > 1:
+                found.append(chain)
+    return found
+
+
 def _fits(giver: str, gives: str, task: Subtask, workload: Workload) -> None:
     if gives != task.takes:
         raise ModelOptError(

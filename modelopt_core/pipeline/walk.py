@@ -89,8 +89,8 @@ def fine(said: Tensor, labels: Tensor) -> Tensor:
 
 
 def remade(made: Tensor, of: Tensor) -> Tensor:
-    """What a map put out, as inputs: pixels in [0, 1] in the shape of what it took; another size stays as it is."""
-    return made.clamp(0, 1).reshape(of.shape) if made[0].numel() == of[0].numel() else made
+    """What a map put out, as inputs: pixels in one row (n, pixels) get the shape of what it took, held in [0, 1]."""
+    return made if made.dim() == of.dim() else made.clamp(0, 1).reshape(of.shape)
 
 
 class Live(Source):

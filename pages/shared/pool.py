@@ -83,8 +83,7 @@ def _chosen(page: str, widget: str) -> None:
     if len(chosen) < 2:
         address.tell("At least 2 models make a pool; add another before you take one away.")
         return
-    items = [item for text in chosen for item in _items(text)]
-    st.session_state[key(page)] = _join(items)
+    st.session_state[key(page)] = of_texts(chosen)
 
 
 def text(members: Sequence[Pin]) -> str:
@@ -94,6 +93,11 @@ def text(members: Sequence[Pin]) -> str:
         steps = [{"step": step.name, **step.model_dump(mode="json", exclude_defaults=True)} for step in member.steps]
         items.append({"on": member.model_name, "steps": steps} if steps else member.model_name)
     return _join(items)
+
+
+def of_texts(texts: Sequence[str]) -> str:
+    """One pool of the members that these texts name."""
+    return _join([item for one in texts for item in _items(one)])
 
 
 def _join(items: Sequence[Any]) -> str:

@@ -1,0 +1,158 @@
+"""How a pipeline is put together on the page: its stages in order, a model for each, the inputs it meets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+import modelopt_core as mo
+from modelopt_core.errors import ModelOptError, unknown
+from modelopt_core.pipeline import SWITCHES, chains
+from modelopt_core.subtask import Subtask
+from pages.shared import address, handle, pool
+from pages.shared.bench import Bench, load_workload
+from pages.shared.pin import Pin
+
+STAGES, MEMBERS, SWITCHED, INPUTS = (f"Pipeline.{name}" for name in ("stages", "members", "switches", "inputs"))
+SOUND, DAMAGED = "inputs as they are", "half damaged"
+FEWER = (8, 4)  # bits of a stage's model on offer
+ARROW = "\N{RIGHTWARDS ARROW}"
+
+
+def settle(here: Bench) -> None:
+    """Stages that the workload has, models that do their jobs, switches of these stages."""
+    state, known = st.session_state, [task.name for task in here.workload.subtasks]
+    address.take("inputs", INPUTS, lambda text: _one_of("inputs", text, (SOUND, DAMAGED)))
+    address.take("switches", SWITCHED, lambda text: tuple(_pair(part, known) for part in text.split(",")))
+    if not here.workload.damage or state.get(INPUTS) not in (SOUND, DAMAGED):
+        state[INPUTS] = SOUND
+    if any(name not in known for name in state[STAGES]):
+        state[STAGES] = mo.Pipeline.model_fields["stages"].default
+    state[SWITCHED] = tuple(pair for pair in state.get(SWITCHED, ()) if pair[0] in state[STAGES])
+    places = list(seats(here))
+    members = pool.current("Pipeline", here)
+    if len(members) != len(places) or any(
+        m.model_name not in _able(here, task) for m, (task, _) in zip(members, places, strict=True)
+    ):
+        state[MEMBERS] = pool.text([Pin(_own(task, at), ()) for task, at in places])
+
+
+def on(here: Bench) -> Bench:
+    """The bench with the inputs that the pipeline meets."""
+    return replace(here, workload=_damaged(here.workload.name)) if st.session_state[INPUTS] == DAMAGED else here
+
+
+@st.cache_resource(show_spinner="Damaging half of the inputs …")
+def _damaged(name: str) -> Any:
+    return mo.damaged(load_workload(name))
+
+
+def turn(step: mo.Pipeline, here: Bench) -> handle.Handle:
+    """The Dial turns how sure the sorting must be; without a sorting stage, how suspicious the judge."""
+    kinds = [here.workload.subtask(name).kind for name in step.stages]
+    return handle.of_field(step, "suspicion" if "judge" in kinds and "route" not in kinds else "threshold")
+
+
+def seats(here: Bench) -> Iterator[tuple[Subtask, int]]:
+    """(stage, group) of every model of the pool, in its order."""
+    for name in st.session_state[STAGES]:
+        task = here.workload.subtask(name)
+        yield from ((task, at) for at in range(task.experts))
+
+
+def choose(page: str, here: Bench) -> None:
+    """The stages in order, and what inputs they meet."""
+    widget = f"{STAGES}.select"
+    st.session_state[widget] = list(st.session_state[STAGES])
+    st.multiselect(
+        "Stages, in order", [task.name for task in here.workload.subtasks], key=widget, on_change=_chosen,
+        args=(here, widget), help="What a stage gives, the next must take. Their order is the order of adding them.",
+    )  # fmt: skip
+    st.html(f'<p class="mo-foot">{_wires(here)}</p>')
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if here.workload.damage:
+            st.segmented_control("Inputs", [SOUND, DAMAGED], key=INPUTS, required=True, persist_state="session",
+                                 label_visibility="collapsed")  # fmt: skip
+        with st.popover("Ready-made", icon=":material/route:", help="Every row of stages that can be wired."):
+            for at, chain in enumerate(chains(here.workload)):
+                st.button(f" {ARROW} ".join(chain), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
+                          disabled=chain == st.session_state[STAGES], type="tertiary")  # fmt: skip
+
+
+def _wires(here: Bench) -> str:
+    """image → quality → graded image → …, and a ≠ where a stage takes something else."""
+    given, told = here.workload.modality, [escape(here.workload.modality)]
+    for name in st.session_state[STAGES]:
+        task = here.workload.subtask(name)
+        wrong = "" if task.takes == given else f" ≠ {escape(task.takes)}"
+        told.append(f"{wrong} {ARROW} <b>{escape(name)}</b> {ARROW} {escape(task.gives)}")
+        given = task.gives
+    return "".join(told)
+
+
+def take(here: Bench, chain: Sequence[str]) -> None:
+    """Callback: these stages, with the models that come with them; a judge meets damaged inputs."""
+    state = st.session_state
+    kept = {
+        (task.name, at): member for (task, at), member in zip(seats(here), pool.current("Pipeline", here), strict=True)
+    }
+    state[STAGES] = tuple(chain)
+    state[MEMBERS] = pool.text([kept.get((task.name, at)) or Pin(_own(task, at), ()) for task, at in seats(here)])
+    if here.workload.damage:
+        state[INPUTS] = DAMAGED if any(here.workload.subtask(name).kind == "judge" for name in chain) else SOUND
+
+
+def _chosen(here: Bench, widget: str) -> None:
+    chain = tuple(st.session_state.get(widget) or ())
+    try:
+        mo.STEPS["Pipeline"](stages=chain)
+    except ModelOptError as error:
+        address.tell(str(error))
+        return
+    take(here, chain)
+
+
+def offered(here: Bench, task: Subtask, at: int, member: Pin) -> list[Pin]:
+    """Models that can do it: the stage's own, the workload's where they answer it, and each in fewer bits."""
+    names = [_own(task, at), *(name for name in _able(here, task) if name not in task.models)]
+    found = [
+        Pin(name, steps) for name in names for steps in ((), *((mo.STEPS["Quantize"](bits=bits),) for bits in FEWER))
+    ]
+    return [*found, *([] if pool.text([member]) in [pool.text([one]) for one in found] else [member])]
+
+
+def swap(here: Bench, at: int, widget: str) -> None:
+    """Callback: another model for one place of the pool."""
+    members = [pool.text([member]) for member in pool.current("Pipeline", here)]
+    members[at] = st.session_state[widget]
+    st.session_state[MEMBERS] = pool.of_texts(members)
+
+
+def switch(name: str, widget: str) -> None:
+    """Callback: a stage as its model, as its truth, or off."""
+    others = [pair for pair in st.session_state[SWITCHED] if pair[0] != name]
+    mode = st.session_state[widget]
+    st.session_state[SWITCHED] = (*others, (name, mode)) if mode in SWITCHES[1:] else tuple(others)
+
+
+def _own(task: Subtask, at: int) -> str:
+    return task.models[min(at, len(task.models) - 1)]
+
+
+def _able(here: Bench, task: Subtask) -> list[str]:
+    return [*task.models, *(here.workload.models if task.kind in ("route", "answer") else ())]
+
+
+def _pair(text: str, known: Sequence[str]) -> tuple[str, str]:
+    name, _, mode = text.partition(":")
+    return _one_of("stage", name, known), _one_of(f"switch of {name}", mode, SWITCHES)
+
+
+def _one_of(kind: str, text: str, choices: Sequence[str]) -> str:
+    if text not in choices:
+        raise unknown(kind, text, choices)
+    return text
