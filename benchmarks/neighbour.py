@@ -1,8 +1,9 @@
-"""Jobs, timed: `python -m benchmarks.neighbour` (Playwright, system chromium), on an idle machine.
+"""Distill's page and jobs, timed: `python -m benchmarks.neighbour` (Playwright, system chromium), on an idle machine.
 
-A whole distillation on digits, from its start to its result; then L2 of one session while a job of another trains. The
-job is as the page begins it: the student with its teacher and the one without. In the second part it stands still and
-trains in turns, so that whatever else the machine does falls on both; the ratio of the medians is its cost.
+A whole distillation on digits, from its start to its result; softened probabilities at a move of the handle; then L2 of
+one session while a job of another trains. The job is as the page begins it: the student with its teacher and the one
+without. In the last part it stands still and trains in turns, so that whatever else the machine does falls on both; the
+ratio of the medians is its cost.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ from modelopt_core.jobs import Job
 
 ROUNDS = 6  # of STOPS releases each, paused and running
 LIMIT_S = 60
+
+
+MOVES = """() => Array.from({ length: 200 }, (_, i) => {
+  const value = 1 + 0.5 * Math.abs((i % 76) - 38), begun = performance.now();
+  dispatchEvent(new CustomEvent("modelopt-dial", { detail: { symbol: "T", value } }));
+  document.body.getBoundingClientRect();  // style and layout
+  return performance.now() - begun;
+})"""  # what the Dial says of every value that it passes
 
 
 def until(job: Job, state: jobs.State) -> None:
@@ -49,6 +58,9 @@ def main() -> None:
     times: dict[str, list[float]] = {"paused": [], "running": []}
     with TemporaryDirectory() as folder, chromium() as browser, served("--no-browser", MODELOPT_JOBS=folder) as address:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(f"{address}/distill")
+        page.wait_for_selector(".softened .columns", timeout=60_000)
+        print(row("L5", "softened probabilities, likeness and entropy at another T", page.evaluate(MOVES), "p95 ≤ 5"))
         page.goto(f"{address}/prune")
         page.wait_for_selector(DRAWN, timeout=60_000)
         page.locator(".dial.busy").wait_for(state="detached", timeout=300_000)

@@ -8,6 +8,7 @@ from torch import nn
 
 from modelopt_core.estimate import Estimate, wilson
 from modelopt_core.measure import predictions
+from modelopt_core.runtime import compile
 from modelopt_core.workload import Workload
 
 
@@ -16,13 +17,15 @@ class Agreement:
     """How far PyTorch's floats on the points of a grid and the runtime's own arithmetic say the same.
 
     share: of the examples with the same answer; largest: difference of two logits, in units of the largest logit;
-    runtime: what ran; integer: on integers wherever a weight lies on a grid; before, after: the score of each.
+    runtime: what ran; integer: on integers wherever a weight lies on a grid; reasons: (layer, why it ran on floats);
+    before, after: the score of each.
     """
 
     share: Estimate
     largest: float
     runtime: str
     integer: bool
+    reasons: tuple[tuple[str, str], ...]
     before: float
     after: float
 
@@ -38,6 +41,7 @@ def agreement(model: nn.Module, workload: Workload, split: str = "val") -> Agree
         largest=float(apart / ours.outputs.logits.abs().max().clamp(min=1e-30)),
         runtime=theirs.compiled,
         integer=theirs.integer,
+        reasons=compile(model, workload).reasons,
         before=float(ours.scores.mean()),
         after=float(theirs.scores.mean()),
     )

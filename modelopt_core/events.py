@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -76,6 +76,20 @@ class NotesApart(Relay):
             self.notes.append(event)
         else:
             super().__call__(event)
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Relay):
+    """The report of one part of a work of `parts` like it, of which `done` are: steps count over all of them."""
+
+    done: int
+    parts: int
+
+    def __call__(self, event: object) -> None:
+        """As any report."""
+        if isinstance(event, Progress):
+            event = replace(event, step=self.done * event.total + event.step, total=self.parts * event.total)
+        super().__call__(event)
 
 
 def silent(_: object) -> None:

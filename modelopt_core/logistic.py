@@ -1,7 +1,8 @@
 """Multinomial logistic regression: linear heads without a training loop, because the problem is convex.
 
-A head is pulled towards one that is given instead of towards zero: however strong the pull, what comes out is no worse
-than sensible. Heads for all folds are found at once, as one problem whose parts do not touch.
+A head is pulled towards one that is given instead of towards zero, and some directions may be free of the pull: however
+strong it is, what comes out is sensible. Heads for all folds are found at once, as one problem whose parts do not
+touch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from modelopt_core.errors import ModelOptError
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)  # of the pull, strong to weak
 PRECISION, MOST_ITERATIONS, MEMORY = 1e-5, 300, 20  # of the loss, relative
+LOOSE = 1e-3  # share of the pull along free directions: examples that are easily told apart would have no end there
 SURE = 1e-5  # variance of an answer below which an example tells nothing about the curvature
 
 
@@ -44,11 +46,13 @@ def cross_fitted(
     folds: int,
     generator: torch.Generator,
     strengths: Sequence[float] = (),
+    free: Tensor | None = None,
 ) -> CrossFitted:
     """Heads for every fold and for all examples, at the strength with the least held-out log loss.
 
-    features: (n, P); targets: (n,) in 0 … K − 1; start: (P + 1, K). Without strengths those of STRENGTHS are tried from
-    strong to weak, from `start` itself on, until the loss rises; one that is given is taken, of several the best.
+    features: (n, P); targets: (n,) in 0 … K − 1; start: (P + 1, K); free: see `fit`. Without strengths those of
+    STRENGTHS are tried from strong to weak, from `start` itself on, until the loss rises; one that is given is taken,
+    of several the best.
     Source: Stone, Cross-validatory choice and assessment of statistical predictions, JRSS B 36, 1974.
     """
     n = len(targets)
@@ -67,7 +71,7 @@ def cross_fitted(
     least = math.inf if strengths else _loss(best.held_out, targets)
     tried = [] if strengths else [(math.inf, least)]
     for strength in sorted(strengths, reverse=True) or STRENGTHS:
-        heads = fit(x, targets, kept, start, strength, heads)
+        heads = fit(x, targets, kept, start, strength, heads, free)
         said = held(heads)
         tried.append((strength, loss := _loss(said, targets)))
         if loss < least:
@@ -77,11 +81,20 @@ def cross_fitted(
     return CrossFitted(best.head, best.held_out, best.strength, tuple(tried))
 
 
-def fit(x: Tensor, targets: Tensor, kept: Tensor, start: Tensor, strength: float, guess: Tensor) -> Tensor:
+def fit(
+    x: Tensor,
+    targets: Tensor,
+    kept: Tensor,
+    start: Tensor,
+    strength: float,
+    guess: Tensor,
+    free: Tensor | None = None,
+) -> Tensor:
     """Heads (F, P, K), each with the least mean log loss of its examples + ½ strength ‖head − start‖².
 
     x: (n, P), with a column of ones where a bias is wanted; targets: (n,); kept: (F, n) bool, the examples of each;
-    start: (P, K); guess: (F, P, K), where to begin. L-BFGS, on axes along which the curvature is about the same.
+    start: (P, K); guess: (F, P, K), where to begin; free: (D, P, K), directions at right angles along which a head goes
+    where it will. L-BFGS, on axes along which the curvature is about the same.
     Source: Liu and Nocedal, On the limited memory BFGS method for large scale optimization, Math. Programming 45, 1989.
     """
     from scipy.optimize import minimize
@@ -90,7 +103,8 @@ def fit(x: Tensor, targets: Tensor, kept: Tensor, start: Tensor, strength: float
         raise ModelOptError(f"a strength of {strength:g} is not allowed; strengths are numbers above 0")
     heads, (p, k) = len(kept), start.shape
     wide, narrow = _axes(x, x @ start, strength)
-    loss = _objective(x, targets, kept, start, strength, wide)
+    free = start.new_zeros(0, p, k) if free is None else free / free.flatten(1).norm(dim=1)[:, None, None]
+    loss = _objective(x, targets, kept, start, strength, wide, free)
     begin = torch.einsum("pq,fqk->pkf", narrow, guess - start)
     found = minimize(
         loss,
@@ -105,7 +119,7 @@ def fit(x: Tensor, targets: Tensor, kept: Tensor, start: Tensor, strength: float
 
 
 def _objective(
-    x: Tensor, targets: Tensor, kept: Tensor, start: Tensor, strength: float, wide: Tensor
+    x: Tensor, targets: Tensor, kept: Tensor, start: Tensor, strength: float, wide: Tensor, free: Tensor
 ) -> Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]:
     """The sum over all heads of what `fit` minimises, and its gradient, in the axes `wide`."""
     heads, (p, k) = len(kept), start.shape
@@ -122,10 +136,12 @@ def _objective(
         right = z.gather(0, truth)[0]
         z.exp_()
         total = z.sum(dim=0)
-        value = float(((total.log() - right) * shares).sum()) + strength / 2 * float(change.square().sum())
+        along = torch.einsum("dpk,pkf->df", free, change.view(p, k, heads))
+        pulled = change - (1 - LOOSE) * torch.einsum("dpk,df->pkf", free, along).reshape(p, k * heads)
+        value = float(((total.log() - right) * shares).sum()) + strength / 2 * float((pulled * change).sum())
         z *= shares / total
         z.scatter_add_(0, truth, -shares[None])
-        slope = wide @ ((z.view(k * heads, -1) @ x).t() + strength * change)
+        slope = wide @ ((z.view(k * heads, -1) @ x).t() + strength * pulled)
         return value, slope.reshape(-1).double().numpy()
 
     return loss

@@ -21,6 +21,7 @@ from modelopt_core import identity
 from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Note, NotesApart, Report, silent
+from modelopt_core.knob import Knob as Knob
 from modelopt_core.registry import Registry
 from modelopt_core.workload import Workload
 
@@ -63,29 +64,6 @@ class ModelName:
     """Type annotation of a field that names one of the workload's models, or `own`."""
 
     own: str
-
-
-@dataclass(frozen=True)
-class Knob:
-    """Type annotation of a numeric field that the Dial can turn: its range, its step and its symbol in the formula."""
-
-    low: float
-    high: float
-    step: float
-    symbol: str
-
-    def values(self, points: int) -> list[float]:
-        """At most `points` settings over the range, each a multiple of the step, in the order coarse to fine."""
-        steps = round((self.high - self.low) / self.step)
-        stride = max(1, -(-steps // max(1, points - 1)))
-        ticks = [*range(0, steps, stride), steps]
-        order, seen, width = [ticks[0], ticks[-1]], {ticks[0], ticks[-1]}, len(ticks)
-        while len(seen) < len(ticks):
-            width = max(1, width // 2)
-            fresh = [t for t in ticks[::width] if t not in seen]
-            order += fresh
-            seen.update(fresh)
-        return [round(self.low + t * self.step, 10) for t in dict.fromkeys(order)]
 
 
 class Step(BaseModel):

@@ -120,6 +120,10 @@ def test_largest_message_stays_small(root: Path) -> None:
         (_Knob(0, 0.99, 0.01, "linear"), -1, 0),
         (_Knob(0, 0.99, 0.01, "linear"), float("nan"), 0),
         (_Knob(1, 8, 1, "linear"), 4.4, 4),
+        (_Knob(1, 8, 1, "linear", (16, 32)), 4.4, 4),
+        (_Knob(1, 8, 1, "linear", (16, 32)), 12.5, 16),
+        (_Knob(1, 8, 1, "linear", (16, 32)), 99, 32),
+        (_Knob(1, 8, 1, "linear", (16, 32)), 8.5, 8),
         (_Knob(0.05, 1, 0.1, "linear"), 0.22, 0.25),
         (_Knob(1e-4, 1e-1, 0.5, "log"), 0.004, 0.00316),
         (_Knob(1e-4, 1e-1, 0.5, "log"), 0.1, 0.1),
@@ -130,10 +134,21 @@ def test_snap(knob: _Knob, value: float, stop: float) -> None:
     assert knob.snap(stop) == stop
 
 
+def test_stops_beyond_follow_evenly() -> None:
+    """1 … 8, 16, 32: on the rail they stand at 1 … 10."""
+    knob = _Knob(1, 8, 1, "linear", (16, 32))
+    places = [knob.place(stop) for stop in (1, 8, 16, 32)]
+    assert (places, knob.end) == ([1, 8, 9, 10], 10)
+    assert knob.ticks() == [(float(p), str(s)) for p, s in zip(range(1, 11), (*range(1, 9), 16, 32), strict=True)]
+
+
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
         ((0, 1, 0.1, "cube"), "unknown scale 'cube'; choose from linear, log"),
+        ((1, 8, 1, "linear", (16, 9)), r"stops beyond 8 are \[16, 9\]; they must rise from there, on a linear scale"),
+        ((1, 8, 1, "linear", (8, 16)), r"stops beyond 8 are \[8, 16\]; they must rise"),
+        ((1, 8, 0.1, "log", (16,)), r"stops beyond 8 are \[16\]; they must rise from there, on a linear scale"),
         ((1, 1, 0.1, "linear"), "the knob goes from 1 to 1; low must be below high"),
         ((float("nan"), 1, 0.1, "linear"), "low must be below high"),
         ((0, 1, 0.1, "log"), "a log scale can't begin at 0; low must be above 0"),

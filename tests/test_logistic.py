@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import modelopt_core as mo
-from modelopt_core.logistic import STRENGTHS, cross_fitted, fit
+from modelopt_core.logistic import LOOSE, STRENGTHS, cross_fitted, fit
 
 
 def drawn(n: int, p: int, k: int, seed: int = 0, noise: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,6 +52,20 @@ def test_a_strong_pull_leaves_what_it_pulls_to():
     torch.testing.assert_close(one(x, y, 3, 1e8, start), start, atol=1e-6, rtol=0)
     far, near = one(x, y, 3, 0.01, start) - start, one(x, y, 3, 1.0, start) - start
     assert far.norm() > near.norm()
+
+
+def test_a_free_direction_is_hardly_pulled():
+    """The slope of the whole loss is zero where the heads end: along the direction the pull is a thousandth."""
+    x, y = drawn(80, 4, 3)
+    start, way = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = fit(x, y, torch.ones(1, 80, dtype=torch.bool), start, 50.0, start[None], way[None])[0].requires_grad_()
+    unit = way / way.norm()
+    along = ((found - start) * unit).sum()
+    across = found - start - along * unit
+    pull = 25.0 * (across.square().sum() + LOOSE * along.square())
+    (torch.nn.functional.cross_entropy(x @ found, y) + pull).backward()
+    assert float(found.grad.abs().max()) < 1e-4
+    assert float(along.detach().abs()) > 5 * float(across.detach().norm())
 
 
 def test_folds_do_not_see_what_they_are_asked_about():

@@ -91,6 +91,15 @@ def test_adaround_goes_up_or_down_and_tells_how_far_it_is():
     assert all((event.phase, event.total) == ("adaround", 400) for event in said)
 
 
+def test_adaround_of_a_model_tells_how_far_it_is_over_all_layers(monkeypatch):
+    """Three layers of two steps each, a report a step: 1 to 6 of 6."""
+    for name, value in (("STEPS", 2), ("REPORT_EVERY_S", 0.0)):
+        monkeypatch.setattr(sys.modules["modelopt_core.quantize.adaround"], name, value)
+    said, step = [], mo.Quantize(rounding="adaround", examples=7)
+    step.apply(mo.baseline("digits", "mlp"), mo.workload("digits"), report=said.append)
+    assert [(event.step, event.total) for event in said] == [(i, 6) for i in range(1, 7)]
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation"), [(3, 1, 0, 1), ((2, 3), 2, (1, 0), (1, 2)), (1, 1, 0, 1)]
@@ -174,7 +183,15 @@ def test_depthwise_convolutions_are_rounded_channel_by_channel():
 
 def test_which_settings_last():
     assert mo.Quantize(rounding="adaround").lasts
-    assert not mo.Quantize(rounding="gptq").lasts
     assert not mo.Quantize(rounding="adaround", scheme="codebook").lasts
+
+
+@pytest.mark.parametrize("looks", [{"rounding": "gptq"}, {"recovery": "bias"}, {"activations": 4}], ids=str)
+def test_looking_at_many_examples_lasts(looks):
+    assert [mo.Quantize(examples=n, **looks).lasts for n in (1, 512, 513, 65536)] == [False, False, True, True]
+    assert not mo.Quantize(examples=65536).lasts  # nothing looks at them
+
+
+def test_no_examples_are_one_line():
     with pytest.raises(mo.ModelOptError, match="examples=0 is not allowed; examples must be a whole number ≥ 1"):
         mo.Quantize(examples=0)

@@ -9,7 +9,7 @@ import torch
 import modelopt_core as mo
 from modelopt_core import codec
 from modelopt_core.quantize import Scheme
-from modelopt_core.quantize.inspect import affine_form, histogram, layer_errors, observed, snr_db
+from modelopt_core.quantize.inspect import affine_form, layer_errors, observed, snr_db
 
 
 def test_signal_to_noise_by_hand():
@@ -38,6 +38,8 @@ def test_rows_say_what_the_file_and_the_tensors_say(given):
         noise = ((before - after) ** 2).sum()
         assert row.snr_db == (pytest.approx(10 * np.log10((before**2).sum() / noise), abs=1e-3) if noise else math.inf)
         assert 0 <= row.clipped <= 1
+        total = sum(float((model.get_parameter(n) - p).detach().square().sum()) for n, p in small.named_parameters())
+        assert row.share == pytest.approx(noise / total, abs=1e-5)
         assert row.bits <= 8 or row.layer == "fc2"
 
 
@@ -46,15 +48,6 @@ def test_a_layer_that_loses_a_channel():
     small = mo.Quantize(bits=2, per="tensor").apply(model, w)
     row = layer_errors(model, small)[0]
     assert row.dead == int((small.fc1.weight == 0).all(dim=1).sum())
-
-
-def test_histograms_hold_every_weight():
-    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
-    found = histogram(model, mo.Quantize(bits=2, per="tensor").apply(model, w), "fc1")
-    assert sum(found.before) == sum(found.after) == model.fc1.weight.numel()
-    assert len(found.points) == 3
-    with pytest.raises(mo.ModelOptError, match="unknown layer 'fc9'"):
-        histogram(model, model, "fc9")
 
 
 def test_observers_on_one_layer():

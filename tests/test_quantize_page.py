@@ -54,7 +54,7 @@ def test_errors_are_the_cores(root: Any) -> None:
     model = mo.baseline("digits", "mlp")
     for row in layer_errors(model, mo.Quantize(bits=3).apply(model, mo.workload("digits"))):
         assert f"<td>{row.layer}</td>" in text
-        assert f"{row.snr_db:.1f} dB" in text
+        assert f"{row.snr_db:.1f}\N{NO-BREAK SPACE}dB" in text
 
 
 def test_the_articles_example_is_one_click(root: Any) -> None:

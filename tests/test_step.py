@@ -10,7 +10,7 @@ from torch import nn
 
 import modelopt_core as mo
 from modelopt_core.events import Note, NotesApart, silent
-from modelopt_core.step import Knob
+from modelopt_core.knob import Doublings, Knob
 
 
 class Mean(mo.Combine):
@@ -43,6 +43,20 @@ def test_knob_goes_coarse_to_fine_by_hand():
     assert Knob(0.0, 1.0, 0.25, "p").values(5) == [0.0, 1.0, 0.5, 0.25, 0.75]
     assert Knob(1, 8, 1, "b").values(99) == [1, 8, 5, 3, 7, 2, 4, 6]
     assert Knob(0.0, 0.99, 0.01, "p").values(2) == [0.0, 0.99]
+
+
+@pytest.mark.parametrize(
+    ("ends", "stops"), [((1, 8), [1, 2, 4, 8]), ((3, 20), [3, 6, 12, 20]), ((1, 2), [1, 2]), ((5, 9), [5, 9])]
+)
+def test_doublings_by_hand(ends, stops):
+    assert Doublings(*ends).stops == stops
+
+
+def test_knob_with_stops_beyond_its_range():
+    knob = Knob(1, 8, 1, "b", beyond=(16,))
+    assert knob.stops == [1, 2, 3, 4, 5, 6, 7, 8, 16]
+    assert knob.values(99) == [1, 16, 5, 3, 7, 2, 4, 6, 8]
+    assert [knob.nearest(value) for value in (0, 4.2, 11, 13, 99)] == [1, 4, 8, 16, 16]
 
 
 @pytest.mark.parametrize("points", [1, 2, 3, 10, 34, 100, 1000])

@@ -7,7 +7,7 @@ import sys
 import torch
 
 from benchmarks import parts
-from benchmarks.combine import cascade, members, reliability, sliders, weights
+from benchmarks.combine import alignment, cascade, members, reliability, sliders, stacking, weights
 
 PARTS = {
     "weights": weights.table,
@@ -15,6 +15,8 @@ PARTS = {
     "cascade": cascade.table,
     "members": members.table,
     "reliability": reliability.table,
+    "stacking": stacking.table,
+    "alignment": alignment.table,
 }
 
 if __name__ == "__main__":

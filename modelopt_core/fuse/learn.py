@@ -26,7 +26,7 @@ NOTE = "learned"
 
 @dataclass(frozen=True)
 class Learned:
-    """How a head was found. strength: of its pull towards the plain average, chosen by the folds; inf: the average.
+    """How a head was found. strength: of its pull towards weighted averages, chosen by the folds; inf: the plain one.
 
     tried: (strength, log loss on examples that the heads had not seen, in nats).
     """
@@ -52,7 +52,7 @@ def reads(model: nn.Module) -> list[Tensor]:
 def over_outputs(
     models: Sequence[nn.Module], workload: Workload, folds: int, strengths: Sequence[float], generator: torch.Generator
 ) -> nn.Module:
-    """Multinomial logistic regression on the members' log-probabilities, pulled towards their geometric mean.
+    """Multinomial logistic regression on the members' log-probabilities, pulled towards weighted geometric means.
 
     Source: Wolpert, Stacked generalization, Neural Networks 5, 1992; Ting and Witten, Issues in stacked generalization,
     arXiv 1105.5466 (class probabilities and a linear model).
@@ -61,13 +61,13 @@ def over_outputs(
     m, _, k = said.shape
     mean = torch.cat([torch.eye(k) / m] * m + [torch.zeros(1, k)])  # (M K + 1, K)
     whole = compose("stack", models, classes=k)
-    return _with_head(whole, said.transpose(0, 1).flatten(1), mean, workload, folds, strengths, generator)
+    return _with_head(whole, said.transpose(0, 1).flatten(1), mean, [k] * m, workload, folds, strengths, generator)
 
 
 def over_features(
     models: Sequence[nn.Module], workload: Workload, folds: int, strengths: Sequence[float], generator: torch.Generator
 ) -> nn.Module:
-    """A linear head on what every member's last layer reads, pulled towards the mean of these layers' logits.
+    """A linear head on what every member's last layer reads, pulled towards weighted means of these layers' logits.
 
     Source: Ngiam et al., Multimodal Deep Learning, ICML 2011 (shared layers over joined features); the pull: Kienzle
     and Chellapilla, Personalized handwriting recognition via biased regularization, ICML 2006.
@@ -86,7 +86,8 @@ def over_features(
     mean = torch.cat([weight, bias.expand(1, weight.shape[1])])
     whole = compose("features", trunks, classes=weight.shape[1])
     seen = torch.cat([_features(trunk, workload) for trunk in trunks], dim=1)  # (n, P)
-    return _with_head(whole, seen, mean, workload, folds, strengths, generator)
+    widths = [len(part) for part in parts]
+    return _with_head(whole, seen, mean, widths, workload, folds, strengths, generator)
 
 
 def _features(trunk: nn.Module, workload: Workload) -> Tensor:
@@ -99,13 +100,22 @@ def _with_head(
     whole: Composite,
     seen: Tensor,
     mean: Tensor,
+    widths: Sequence[int],
     workload: Workload,
     folds: int,
     strengths: Sequence[float],
     generator: torch.Generator,
 ) -> nn.Module:
-    """`whole` with its head fitted to what its members gave on val, (n, P), and noted what the folds say."""
-    found: CrossFitted = cross_fitted(seen, workload.val.targets, mean, folds, generator, strengths)
+    """`whole` with its head fitted to what its members gave on val, (n, P), and noted what the folds say.
+
+    mean: (P + 1, K), where the members count alike; widths: how many of its rows are each member's. How much a member
+    counts is free of the pull: a strong one leaves so many numbers to find.
+    """
+    rows = torch.arange(len(mean)).repeat(len(widths), 1)
+    ends = torch.tensor(widths).cumsum(0)[:, None]
+    own = (rows < ends) & (rows >= ends - torch.tensor(widths)[:, None])  # (M, P + 1)
+    free = mean * own[:, :, None]
+    found: CrossFitted = cross_fitted(seen, workload.val.targets, mean, folds, generator, strengths, free)
     take(whole.head, found.head)  # type: ignore[arg-type]
     whole.__dict__[NOTE] = Learned(found.strength, found.tried, folds)
     return heldout.note(whole, workload, seen @ found.head[:-1] + found.head[-1], found.held_out)

@@ -65,7 +65,7 @@ class Fuse(Combine):
         (),
         max_length=16,
         title="Pull",
-        description="How strongly the head is pulled towards the plain average; of several the folds choose; none: "
+        description="How strongly the head is pulled towards a weighted average; of several the folds choose; none: "
         "from 10 down while the loss falls.",
     )
 

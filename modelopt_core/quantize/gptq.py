@@ -9,7 +9,7 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.quantize.roundings import ROUNDINGS, RoundingContext
 
 DAMPING = 0.01  # share of the mean square of an input, added to every one's
-BLOCK = 128  # columns after which the later ones learn of the errors
+BLOCK = 32  # columns after which the later ones learn of the errors
 
 
 @ROUNDINGS.register("gptq", needs_data=True, iterative=False)
@@ -26,24 +26,27 @@ def gptq(c: RoundingContext) -> Tensor:
         raise ModelOptError("gptq rounds by what reaches a layer, and no inputs were given; use 'nearest' without data")
     order = c.inputs.square().sum(dim=0).argsort(descending=True, stable=True)
     upper = _inverse_factor(c.inputs[:, order])
-    left = c.weight[:, order].clone()
-    scale, zero_point = (t.expand_as(left)[:, order] for t in (c.scale, c.zero_point))
+    parts = (t.expand_as(c.weight)[:, order].T.contiguous() for t in (c.weight, c.scale, c.zero_point))
+    left, scale, zero_point = parts  # (n, R): one input's weights lie together in memory
     codes = torch.empty_like(left)
-    for start in range(0, left.shape[1], BLOCK):
-        stop = min(start + BLOCK, left.shape[1])
-        errors = left.new_zeros(len(left), stop - start)
+    for start in range(0, len(left), BLOCK):
+        stop = min(start + BLOCK, len(left))
+        errors = torch.empty_like(left[start:stop])
         for i in range(start, stop):
-            q = torch.round(left[:, i] / scale[:, i] + zero_point[:, i]).clamp_(0, c.levels - 1)
-            error = (left[:, i] - (q - zero_point[:, i]) * scale[:, i]) / upper[i, i]
-            left[:, i + 1 : stop].addr_(error, upper[i, i + 1 : stop], alpha=-1)
-            codes[:, order[i]], errors[:, i - start] = q, error
-        left[:, stop:] -= errors @ upper[start:stop, stop:]
-    return codes
+            q = torch.round(left[i] / scale[i] + zero_point[i]).clamp_(0, c.levels - 1)
+            error = (left[i] - (q - zero_point[i]) * scale[i]) / upper[i, i]
+            left[i + 1 : stop].addr_(upper[i, i + 1 : stop], error, alpha=-1)
+            codes[i], errors[i - start] = q, error
+        left[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+    return torch.empty_like(codes).index_copy_(0, order, codes).T
 
 
 def _inverse_factor(inputs: Tensor) -> Tensor:
-    """(N, n) -> U (n, n), upper, with UᵀU = (XᵀX / N + λI)⁻¹."""
+    """(N, n) -> U (n, n), upper, with UᵀU = (XᵀX / N + λI)⁻¹.
+
+    Where L Lᵀ is the matrix with its rows and columns in reverse, U is L⁻¹ in reverse.
+    """
     square = inputs.T @ inputs / max(1, len(inputs))
     square.diagonal().add_(DAMPING * square.diagonal().mean().clamp(min=torch.finfo(square.dtype).eps))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(square))
-    return torch.linalg.cholesky(inverse, upper=True)
+    lower = torch.linalg.cholesky(square.flip(0, 1))
+    return torch.linalg.solve_triangular(lower, torch.eye(len(lower)), upper=False).flip(0, 1)

@@ -1,4 +1,4 @@
-"""What quantization did to each layer: where the error is, how the points lie, what observers would have done."""
+"""What quantization did to each layer: where the error is, and what observers would have done."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ from modelopt_core.quantize.layers import FLOATS, weighted
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.tensor import Scheme, quantize_tensor
 
-MOST_POINTS = 64  # of a grid that is drawn: more are a solid colour
-BINS = 96
-
 
 @dataclass(frozen=True)
 class LayerError:
     """One layer before and after.
 
-    snr_db: 10 log10 of signal to error power; clipped: share of the weights that are more than half a step off, mostly
-    because they lay outside the range; dead: channels whose weights are all zero now and were not; outlier: the largest
-    weight in standard deviations; size_bytes, was_bytes: of the weight in the file, now and before.
+    share: of the sum of squared errors of all layers; snr_db: 10 log10 of signal to error power; clipped: share of the
+    weights that are more than half a step off, mostly because they lay outside the range; dead: channels whose weights
+    are all zero now and were not; outlier: the largest weight in standard deviations; size_bytes, was_bytes: of the
+    weight in the file, now and before.
     """
 
     layer: str
     bits: int
+    share: float
     snr_db: float
     clipped: float
     dead: int
@@ -39,27 +38,23 @@ class LayerError:
     was_bytes: int
 
 
-@dataclass(frozen=True, eq=False)
-class Histogram:
-    """Weights of one layer in bins. centers, before, after: (bins,), counts; points: values that weights may have."""
-
-    centers: list[float]
-    before: list[int]
-    after: list[int]
-    points: list[float]
-
-
 def layer_errors(before: nn.Module, after: nn.Module) -> list[LayerError]:
     """A row for every layer with weights, in the order of definition; the two models have the same shapes."""
     sizes = [{row.name: row.size_bytes for row in codec.sizes(model).rows} for model in (before, after)]
+    weights = {
+        name: [m.get_submodule(name).get_parameter("weight").detach() for m in (before, after)]
+        for name, _ in weighted(after)
+    }
+    lost = {name: float((w - q).double().square().sum()) for name, (w, q) in weights.items()}
     found = []
     for name, layer in weighted(after):
-        w, q = (m.get_submodule(name).get_parameter("weight").detach() for m in (before, after))
+        w, q = weights[name]
         points = grid.points_of(layer)
         found.append(
             LayerError(
                 layer=name,
                 bits=math.ceil(math.log2(points.levels)) if points is not None else FLOATS,
+                share=lost[name] / max(sum(lost.values()), 1e-300),
                 snr_db=snr_db(w, q),
                 clipped=_clipped(w, q, points),
                 dead=int(((q.flatten(1) == 0).all(dim=1) & (w.flatten(1) != 0).any(dim=1)).sum()),
@@ -85,22 +80,6 @@ def snr_db(before: Tensor, after: Tensor) -> float:
     """10 log10(Σ w² / Σ (w − ŵ)²); infinite without an error."""
     error = float((before - after).double().square().sum())
     return 10 * math.log10(max(float(before.double().square().sum()), 1e-300) / error) if error else math.inf
-
-
-def histogram(before: nn.Module, after: nn.Module, layer: str) -> Histogram:
-    """The weights of a layer before and after, and up to 64 of the values that they may have now."""
-    layers = dict(weighted(after))
-    if layer not in layers:
-        raise unknown("layer", layer, layers)
-    w, q = (m.get_submodule(layer).get_parameter("weight").detach().flatten() for m in (before, after))
-    low, high = float(min(w.min(), q.min())), float(max(w.max(), q.max()))
-    edge = 0.5 * (high - low) / BINS or 1.0
-    low, high = low - edge, high + edge
-    was, now = (torch.histc(values, BINS, low, high).int().tolist() for values in (w, q))
-    step = (high - low) / BINS
-    values = q.unique()
-    points = values.tolist() if len(values) <= MOST_POINTS else []
-    return Histogram([low + (i + 0.5) * step for i in range(BINS)], was, now, points)
 
 
 def observed(model: nn.Module, layer: str, scheme: Scheme) -> Mapping[str, float]:

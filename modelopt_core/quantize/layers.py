@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modelopt_core import activations, grid
 from modelopt_core.calls import sample
 from modelopt_core.errors import ModelOptError
-from modelopt_core.events import Report
+from modelopt_core.events import Part, Report
 from modelopt_core.grid import Grid
 from modelopt_core.layers import WEIGHTED
 from modelopt_core.quantize.calibrate import compensated, gather, rows, watch
@@ -46,25 +46,25 @@ def quantize_layers(
     seed, layers = generator.initial_seed(), dict(weighted(model))
     needs_data = scheme.kind != "codebook" and bool(ROUNDINGS[rounding]["needs_data"])
     before = gather(model, workload, examples, seed) if needs_data or corrected else {}
-    at = sample(len(workload.train), examples, seed)
+    chosen = sample(len(workload.train), examples, seed)
     behind = dict(norms(model)) if corrected else {}
-    for name in [*before, *(name for name in layers if name not in before)]:  # in the order of the forward pass
+    ordered = [*before, *(name for name in layers if name not in before)]  # as in the forward pass
+    names = [name for name in ordered if bits.get(name) != FLOATS]
+    for at, name in enumerate(names):
         layer, how, inputs = layers[name], rounding, None
-        if bits.get(name) == FLOATS:
-            continue
         weight = layer.get_parameter("weight").detach()
         if needs_data and (name not in before or isinstance(layer, nn.Embedding)):
             how = "nearest"
         elif needs_data:
-            now = watch(model, workload, at, [name])[name]
+            now = watch(model, workload, chosen, [name])[name]
             was, inputs = (rows(layer, seen.inputs, seed) for seen in (before[name], now))  # (groups, M, n)
             weight = compensated(weight, was, inputs)
         own = replace(scheme, bits=bits.get(name, scheme.bits))
-        values, points = quantize_tensor(weight, own, how, generator, report, inputs)
+        values, points = quantize_tensor(weight, own, how, generator, Part(report, at, len(names)), inputs)
         layer.get_parameter("weight").copy_(values)
         grid.attach(layer, points)
         if corrected and name in before:
-            now = watch(model, workload, at, [name])[name]
+            now = watch(model, workload, chosen, [name])[name]
             correct(model, name, behind.get(name), before[name].mean - now.mean)
 
 

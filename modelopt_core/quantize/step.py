@@ -10,6 +10,7 @@ from torch import nn
 
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Report
+from modelopt_core.knob import Doublings
 from modelopt_core.quantize.layers import FLOATS, check_finite, quantize_inputs, quantize_layers, weighted
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.prepare import equalise, fold_norms
@@ -23,6 +24,7 @@ from modelopt_core.workload import Workload
 BITS = (*range(1, 9), 16)
 EVEN = ("symmetric", "affine")  # schemes whose points an observer finds
 TRAINED = ("train", "lsq")  # recoveries that do
+QUICK = 512  # examples that `gptq` looks at within a second, in the largest of the shipped models
 
 
 @STEPS.register("Quantize")
@@ -32,7 +34,7 @@ class Quantize(Transform):
     sentence: ClassVar[str] = "Store each weight in fewer bits. How coarse can the grid be before the answers change?"
     formula: ClassVar[str] = "q = round(w / s + z)"
 
-    bits: Annotated[int, Knob(1, 8, 1, "b")] = Field(
+    bits: Annotated[int, Knob(1, 8, 1, "b", beyond=(16,))] = Field(
         8, title="Bits", description="Bits per weight.", json_schema_extra={"enum": list(BITS)}
     )
     scheme: Literal["symmetric", "affine", "codebook"] = Field(
@@ -55,7 +57,7 @@ class Quantize(Transform):
         "nearest", title="Rounding", description="Which grid point a weight goes to."
     )
 
-    examples: int = Field(
+    examples: Annotated[int, Doublings(1, 65536)] = Field(
         512,
         ge=1,
         le=65536,
@@ -115,8 +117,10 @@ class Quantize(Transform):
 
     @property
     def lasts(self) -> bool:
-        """AdaRound learns, and training trains."""
-        return self.recovery in TRAINED or (self.scheme in EVEN and bool(ROUNDINGS[self.rounding]["iterative"]))
+        """AdaRound learns, training trains, and looking at more than QUICK examples takes over a second."""
+        rounding = ROUNDINGS[self.rounding if self.scheme in EVEN else "nearest"]
+        looks = self.activations or self.recovery == "bias" or rounding["needs_data"]
+        return bool(self.recovery in TRAINED or rounding["iterative"] or (looks and self.examples > QUICK))
 
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
         layers, seed, own = dict(weighted(model)), generator.initial_seed(), dict(self.layer_bits)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modelopt_core.events import Report
+from modelopt_core.events import Part, Report
 from modelopt_core.grid import Codebook, Grid, Points
 from modelopt_core.quantize.codebook import shared_values
 from modelopt_core.quantize.observers import OBSERVERS
@@ -75,5 +75,7 @@ def quantize_tensor(
     codes = []
     for i, (w, s, z) in enumerate(zip(*(t.chunk(groups) for t in (rows, scale, zero_point)), strict=True)):
         met = None if inputs is None else inputs[i]
-        codes.append(ROUNDINGS[rounding](RoundingContext(w, s, z, points.levels, generator, report, met)))
+        codes.append(
+            ROUNDINGS[rounding](RoundingContext(w, s, z, points.levels, generator, Part(report, i, groups), met))
+        )
     return points.values(torch.cat(codes)).view_as(weight), points

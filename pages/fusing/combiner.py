@@ -59,7 +59,7 @@ def _edges(lengths: list[int]) -> list[float]:
 def _choice(trial: Trial, found: Learned) -> None:
     tried = sorted((strength, loss) for strength, loss in found.tried if math.isfinite(strength))
     average = next((loss for strength, loss in found.tried if math.isinf(strength)), None)
-    fig = charts.figure("pull towards the average", "held-out log loss, nats")
+    fig = charts.figure("pull towards a weighted average", "held-out log loss, nats")
     x = [strength for strength, _ in tried]
     charts.line(fig, "head", x, [loss for _, loss in tried], charts.colour("ink"), markers=True)
     if average is not None:

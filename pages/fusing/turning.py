@@ -81,8 +81,8 @@ def _pull(step: mo.Fuse, here: Bench) -> Handle:
     def keep(value: float) -> None:
         st.session_state[STRENGTHS] = at(min(PULL.high, max(PULL.low, value))).strengths
 
-    about = "To the right the head stays near the plain average, to the left it follows val wherever that leads."
-    return Handle("log₁₀ pull", PULL, "Pull towards the average", about, value, at, keep)
+    about = "To the right the head only weighs the members, to the left it follows val wherever that leads."
+    return Handle("log₁₀ pull", PULL, "Pull towards a weighted average", about, value, at, keep)
 
 
 def reference(setting: Setting) -> tuple[Estimate, str] | None:

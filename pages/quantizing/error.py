@@ -10,27 +10,36 @@ from modelopt_core.quantize.inspect import LayerError, layer_errors
 from pages.shared import units
 from pages.shared.trial import Trial
 
-TITLES = ("layer", "bits", "signal to noise", "over half a step off", "dead channels", "largest weight", "in the file")
+TITLES = ("layer", "share of the error", "bits", "signal to noise", "over half a step off", "dead channels",
+          "largest weight", "in the file")  # fmt: skip
 ABOUT = (
-    "A weight is over half a step off where it lay outside the range, or where a rounding that looks at data moved it "
-    "on purpose. A dead channel has only zeros left. The largest weight, in standard deviations σ, is what absmax "
-    "stretches the grid for."
+    "The error is the sum of squared differences of the weights. A weight is over half a step off where it lay outside "
+    "the range, or where a rounding that looks at data moved it on purpose. A dead channel has only zeros left. The "
+    "largest weight, in standard deviations σ, is what absmax stretches the grid for."
 )
 
 
 def draw(trial: Trial) -> None:
     """A table, one row a layer."""
-    head = "".join(f"<th{' class=mo-number' if at else ''}>{title}</th>" for at, title in enumerate(TITLES))
+    head = "".join(f"<th{' class=mo-number' if at > 1 else ''}>{title}</th>" for at, title in enumerate(TITLES))
     body = "".join(map(_row, layer_errors(trial.bench.model, trial.after)))
     st.html(
         f'<div class="mo-scroll"><table class="mo-table"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
-        f'<p class="mo-foot">{ABOUT}</p>'
     )
+    st.html(f'<p class="mo-foot">{ABOUT}</p>')
 
 
 def _row(row: LayerError) -> str:
-    noise = "no error" if row.snr_db == float("inf") else f"{row.snr_db:.1f} dB"
+    bar = f'<span class="mo-bar"><i style="width:{100 * row.share:.1f}%"></i></span>'
     size = f"<small>{units.size(row.was_bytes)} →</small> {units.size(row.size_bytes)}"
-    cells = (row.bits, noise, units.percent(row.clipped), row.dead or "", f"{row.outlier:.1f} σ", size)
-    return f"<tr><td>{escape(row.layer)}</td>{''.join(f'<td class=mo-number>{cell}</td>' for cell in cells)}</tr>"
+    cells = (
+        row.bits,
+        units.decibels(row.snr_db),
+        units.percent(row.clipped),
+        row.dead or "",
+        f"{row.outlier:.1f} σ",
+        size,
+    )
+    numbers = "".join(f"<td class=mo-number>{cell}</td>" for cell in cells)
+    return f"<tr><td>{escape(row.layer)}</td><td class=mo-share>{bar}</td>{numbers}</tr>"

@@ -1,11 +1,11 @@
-"""The tab File: what its bytes are, beside the bound for them."""
+"""The tab File: what its bytes are, beside the bound for them, and the file itself."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from modelopt_core import codec
-from pages.shared import charts, units
+from pages.shared import charts, downloads, units
 from pages.shared.trial import Trial
 
 HEIGHT = 220
@@ -20,9 +20,12 @@ def draw(trial: Trial) -> None:
         sizes = [size.parts[part] for _, size in found]
         fig.add_bar(x=sizes, y=[name for name, _ in found], name=part, orientation="h",
                     marker={"color": charts.tint("size", opacity), "line_width": 0})  # fmt: skip
-    fig.update_layout(barmode="stack", hovermode="closest", bargap=0.4, yaxis_autorange="reversed")
+    fig.update_layout(barmode="stack", hovermode="closest", bargap=0.4, yaxis_showgrid=False)
+    fig.update_layout(yaxis_autorange="reversed", legend_traceorder="normal")
     after = found[1][1]
-    charts.mark(fig, after.entropy_bytes, "bound")
+    x, line = after.entropy_bytes, {"color": charts.colour("ink"), "width": 2, "dash": "dot"}
+    fig.add_shape(type="line", x0=x, x1=x, y0=0.6, y1=1.4, line=line)  # across the second bar
+    fig.add_annotation(x=x, y=1.4, text=f"bound {units.size(x)}", showarrow=False, xanchor="left", yanchor="middle")
     alt = f"Bytes of the file before and after, by what they are; the bound is {after.entropy_bytes}"
     charts.draw(fig, "file-chart", alt)
     st.html(
@@ -30,3 +33,4 @@ def draw(trial: Trial) -> None:
         f"its raw numbers, {units.whole(after.entropy_bytes)} bytes, is the least that a static code of each tensor "
         "needs; header and tables come on top.</p>"
     )
+    downloads.row(trial)

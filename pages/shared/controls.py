@@ -14,8 +14,9 @@ import streamlit as st
 from pydantic.fields import FieldInfo
 
 from modelopt_core.errors import ModelOptError
+from modelopt_core.knob import Doublings
 from modelopt_core.step import ModelName, Step
-from pages.shared import address, bench
+from pages.shared import address, bench, units
 
 NARROW, FINE = (10.0, 0.05), 0.001  # a range up to 10 goes by steps of 0.05; a wider one, as of a learning rate, finely
 
@@ -50,9 +51,10 @@ def value_from(step: type[Step], name: str, text: str) -> object:
     value = getattr(step(**{name: _parts(name, text, info) if _many(info) else text}), name)
     if any(meta.__class__.__name__ == "Knob" for meta in info.metadata):
         knob = step.knob(name)
-        if not knob.low <= value <= knob.high:
-            raise ModelOptError(f"{name}={text} is outside the dial, which goes from {knob.low:g} to {knob.high:g}")
-        value = type(value)(round(round((value - knob.low) / knob.step) * knob.step + knob.low, 10))
+        low, high = knob.stops[0], knob.stops[-1]
+        if not low <= value <= high:
+            raise ModelOptError(f"{name}={text} is outside the dial, which goes from {low:g} to {high:g}")
+        value = type(value)(knob.nearest(value))
     return value
 
 
@@ -132,7 +134,11 @@ def _widget(step: type[Step], name: str, info: FieldInfo, labels: Mapping[str, s
 
 
 def _number(title: str, info: FieldInfo, about: str, how: Mapping[str, Any]) -> None:
-    """A whole number by ones; another by steps that suit its range, written as short as it can be."""
+    """A whole number by ones or doublings; another by steps that suit its range, written as short as it can be."""
+    if doublings := next((mark for mark in info.metadata if isinstance(mark, Doublings)), None):
+        stops = sorted({*doublings.stops, st.session_state[how["key"]]})  # a link may hold one between
+        st.select_slider(title, stops, format_func=units.whole, help=about, **how)
+        return
     kind: type = int if info.annotation is int else float
     low, high = (None if limit is None else kind(limit) for limit in bounds(info))
     if kind is int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -24,6 +25,11 @@ class Handle:
     at: Callable[[float], Step]
     keep: Callable[[float], None]
     unit: str = ""  # after the value
+
+    @property
+    def rail(self) -> dict[str, Any]:
+        """What the Dial must know of the knob."""
+        return {name: getattr(self.knob, name) for name in ("low", "high", "step", "beyond", "symbol")}
 
 
 def of_field(step: Step, field: str) -> Handle:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from modelopt_core.estimate import Estimate
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -41,6 +43,11 @@ def milliseconds(value: float) -> str:
 def milliseconds_interval(estimate: Estimate) -> str:
     """0.040 – 0.044 ms"""
     return f"{_milliseconds(estimate.low)}{SPACE}{DASH}{SPACE}{milliseconds(estimate.high)}"
+
+
+def decibels(ratio: float) -> str:
+    """17.24 → 17.2 dB; infinity, where nothing was lost, in words."""
+    return "no error" if math.isinf(ratio) else f"{ratio:.1f}{SPACE}dB"
 
 
 def duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ def draw(setting: Setting) -> None:
     wanted = st.selectbox("Examples", (ANY, *workload.labels), key="softened-class", width=150,
                           help="Which to choose from: mostly those that the teacher is least sure of.")  # fmt: skip
     of_class = None if wanted == ANY else workload.labels.index(wanted)
-    stops = tuple(knob.low + i * knob.step for i in range(round((knob.high - knob.low) / knob.step) + 1))
+    stops = tuple(knob.stops)
     entropy, alike = _stops(here.key, said.outputs.logits, labels, stops)
     _component(
         key="softened",

@@ -105,7 +105,7 @@ function show(panel, temperature) {
     const found = softmax(example.logits, temperature);
     bars.forEach(({ bar, value }, j) => {
       bar.style.transform = `scaleY(${found[j]})`;
-      value.textContent = percent(found[j]);
+      say(value, percent(found[j]));
     });
     const said = data.labels.map((label, j) => `${label} ${percent(found[j])}`).join(", ");
     columns.setAttribute("aria-label", `Example ${example.id} at T = ${temperature}: ${said} %`);
@@ -114,15 +114,18 @@ function show(panel, temperature) {
   const values = data.alike[at];
   const most = Math.max(...values, 1);
   panel.cells.forEach((cell, i) => {
-    const share = values[i] / most;
-    cell.textContent = cell.className ? "" : values[i];
-    cell.style.background = cell.className ? "none" : `color-mix(in srgb, var(--paint) ${Math.round(90 * share)}%, transparent)`;
-    cell.style.color = share > 0.6 ? "var(--st-background-color)" : "";
+    if (cell.className) return; // a class beside itself
+    const share = Math.round((90 * values[i]) / most);
+    say(cell, String(values[i]));
+    if (cell.dataset.share === String(share)) return;
+    cell.dataset.share = share;
+    cell.style.background = `color-mix(in srgb, var(--paint) ${share}%, transparent)`;
+    cell.style.color = share > 54 ? "var(--st-background-color)" : "";
   });
   panel.grid.setAttribute("aria-label", likeness(data, values));
   const [x, y] = [position(data, temperature), (96 * data.entropy[at]) / data.most];
   panel.dot.style.left = `${x}%`;
-  panel.dot.style.bottom = `${y * panel.svg.clientHeight / 100}px`;
+  panel.dot.style.bottom = `calc(var(--height) * ${y / 100})`;
   const effective = data.softens ? data.alpha * temperature ** 2 : data.alpha;
   const rows = [
     ["temperature T", temperature],
@@ -130,7 +133,13 @@ function show(panel, temperature) {
     [data.softens ? "α · T²" : "α, T plays no part", effective.toPrecision(3)],
     ["1 − α, labels", (1 - data.alpha).toPrecision(2)],
   ];
-  panel.list.replaceChildren(...rows.flatMap(([name, value]) => [node("dt", name), node("dd", value)]));
+  while (panel.list.children.length < 2 * rows.length) panel.list.append(node("dt"), node("dd"));
+  rows.flat().forEach((text, i) => say(panel.list.children[i], String(text)));
+}
+
+/** Writes only what is new: layout is the dear part of a move. */
+function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
 function softmax(logits, temperature) {

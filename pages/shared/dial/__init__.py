@@ -49,6 +49,7 @@ def dial(
     baseline: Row,
     label: str,
     symbol: str,
+    beyond: Sequence[float] = (),
     unit: str = "",
     scale: Literal["linear", "log"] = "linear",
     ticks: Sequence[tuple[float, str]] | None = None,
@@ -79,6 +80,7 @@ def dial(
             `latency_ratio_high` (against the baseline timed beside it; else latency_ms is divided by the baseline's)
             and `measured` (False draws a hollow dot). `point(x, measurement)` makes a row. May be empty at first.
         baseline: a mapping with the `size_bytes` and `latency_ms` that are 100 %.
+        beyond: single stops above `high`, rising, not on a log scale; on the rail each stands one step further.
         label: the slider's accessible name. symbol, unit: the text under the handle, "p = 0.62", "b = 4 bits".
         ticks: (value, text) pairs of the x axis; left out, every stop of a short knob or round numbers.
         height: of the plot in pixels. From 420 the text grows too: for the view Present.
@@ -90,7 +92,7 @@ def dial(
 
     Raises ModelOptError for limits, scale or points that can't be drawn.
     """
-    knob = _Knob(low, high, step, scale)
+    knob = _Knob(low, high, step, scale, beyond)
     columns = to_columns(points, baseline)
     state = st.session_state
     seen_key = f"{key}.releases"
@@ -102,11 +104,13 @@ def dial(
         key=key,
         on_release_change=on_release or (lambda: None),
         data={
-            "value": held,
+            "value": knob.place(held),
             "seen": state.get(seen_key, 0),
             "low": low,
-            "high": high,
+            "high": knob.end,
             "step": step,
+            "even": high,
+            "beyond": list(beyond),
             "decimals": knob.decimals,
             "scale": scale,
             "label": label,
@@ -114,7 +118,7 @@ def dial(
             "unit": unit,
             "ticks": list(ticks) if ticks is not None else knob.ticks(),
             "height": height,
-            "columns": columns,
+            "columns": {**columns, "x": [None if x is None else knob.place(x) for x in columns["x"]]},
             "baseline_bytes": baseline["size_bytes"],
             "progress": progress,
             "reference": band(*reference) if reference else None,
@@ -133,9 +137,12 @@ def band(score: Estimate, name: str) -> tuple[float, float, float, str]:
 
 
 class _Knob:
-    """The stops of a slider: rounding, and reading what a browser sent."""
+    """The stops of a slider: rounding, and reading what a browser sent.
 
-    def __init__(self, low: float, high: float, step: float, scale: str) -> None:
+    A place is where a stop stands on the rail, in the knob's unit: itself, but those beyond `high` follow it evenly.
+    """
+
+    def __init__(self, low: float, high: float, step: float, scale: str, beyond: Sequence[float] = ()) -> None:
         if scale not in ("linear", "log"):
             raise ModelOptError(f"unknown scale {scale!r}; choose from linear, log")
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -144,18 +151,27 @@ class _Knob:
             raise ModelOptError(f"a log scale can't begin at {low}; low must be above 0")
         if not (math.isfinite(step) and step > 0):
             raise ModelOptError(f"step is {step}; it must be above 0")
-        self.low, self.high, self.step, self.log = low, high, step, scale == "log"
+        if beyond and (scale == "log" or list(beyond) != sorted({high, *beyond})[1:]):
+            raise ModelOptError(f"stops beyond {high} are {list(beyond)}; they must rise from there, on a linear scale")
+        self.low, self.high, self.step, self.log, self.beyond = low, high, step, scale == "log", tuple(beyond)
+        self.end = high + step * len(self.beyond)
         self.decimals = max((len(f"{number:.10f}".rstrip("0").split(".")[1]) for number in (low, step)), default=0)
 
     def snap(self, value: float) -> float:
         """The nearest stop; `low` for what is no number."""
         if not math.isfinite(value):
             return self.low
+        if self.beyond and value > self.high:
+            return min((self.high, *self.beyond), key=lambda stop: abs(stop - value))
         value = min(self.high, max(self.low, value))
         start, at = (math.log10(self.low), math.log10(value)) if self.log else (self.low, value)
         at = start + round((at - start) / self.step) * self.step
         value = float(f"{10**at:.{LOG_DIGITS}g}") if self.log else round(at, self.decimals)
         return min(self.high, max(self.low, value))
+
+    def place(self, stop: float) -> float:
+        """Where a stop stands."""
+        return self.high + self.step * (1 + self.beyond.index(stop)) if stop in self.beyond else stop
 
     def read(self, state: Any, seen: int) -> tuple[float | None, int]:
         """The release in the component's state, if there is one that Python hasn't seen: (value, its count)."""
@@ -170,8 +186,8 @@ class _Knob:
         stops = 1 if self.log else round((self.high - self.low) / self.step)
         if self.log or stops > 12:
             return None
-        values = [round(self.low + i * self.step, self.decimals) for i in range(stops + 1)]
-        return [(value, f"{value:.{self.decimals}f}") for value in values]
+        values = [*(round(self.low + i * self.step, self.decimals) for i in range(stops + 1)), *self.beyond]
+        return [(self.place(value), f"{value:.{self.decimals}f}") for value in values]
 
 
 def summary(label: str, symbol: str, columns: dict[str, list[Any]]) -> str:

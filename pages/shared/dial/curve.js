@@ -175,6 +175,9 @@ function layout(data, theme, top, scale, hidden) {
 /** Knob value → place on the slider: itself, or its logarithm. */
 const toPosition = (data) => (data.scale === "log" ? Math.log10 : Number);
 
+/** Place on the rail → what the knob is set to: stops beyond the even ones stand a step apart. */
+const inUnits = (data, place) => data.beyond[Math.round((place - data.even) / data.step) - 1] ?? place;
+
 // How numbers are written beside the curve: as Python writes them on the cards.
 const percent = (number) => `${number.toFixed(1)} %`;
 const bytes = (n) =>

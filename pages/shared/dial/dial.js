@@ -7,7 +7,7 @@ const dials = new WeakMap(); // root node → state: Streamlit calls the default
 
 export default function ({ data, parentElement, setStateValue }) {
   const dial = dials.get(parentElement) ?? mount(parentElement);
-  dial.send = (value) => setStateValue("release", { value, n: dial.sent });
+  dial.send = (value) => setStateValue("release", { value: inUnits(dial.data, value), n: dial.sent });
   receive(dial, data);
   return () => unmount(dial, parentElement);
 }
@@ -68,7 +68,7 @@ function valueOf(dial) {
 }
 
 function textOf(data, value) {
-  const text = data.scale === "log" ? String(value) : value.toFixed(data.decimals);
+  const text = data.scale === "log" ? String(value) : inUnits(data, value).toFixed(data.decimals);
   return data.unit ? `${text} ${data.unit}` : text;
 }
 
@@ -233,7 +233,7 @@ function frame(dial) {
   const [low, high] = [position(data.low), position(data.high)];
   const share = (position(value) - low) / (high - low);
   const text = `${data.symbol} = ${textOf(data, value)}`;
-  globalThis.dispatchEvent(new CustomEvent("modelopt-dial", { detail: { symbol: data.symbol, value } })); // for who follows
+  globalThis.dispatchEvent(new CustomEvent("modelopt-dial", { detail: { symbol: data.symbol, value: inUnits(data, value) } })); // for who follows
   dial.fill.style.transform = `scaleX(${share})`;
   dial.label.style.transform = `translateX(${dial.railLeft + share * dial.railWidth}px) translateX(-50%)`;
   write(dial.label, text);

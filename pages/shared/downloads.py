@@ -1,0 +1,40 @@
+"""The result of a setting as a file: made when it is asked for, not while the page is drawn."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+import modelopt_core as mo
+from modelopt_core import codec, export
+from pages.shared.trial import Trial
+
+KINDS = (
+    (".mopt", "The compact file whose bytes are counted, with its recipe and score in it; mo.load reads it."),
+    (".onnx", "A graph for other programs, each weight as the float that it stands for."),
+    (".safetensors", "The weights as floats, for a program that has the architecture itself."),
+)
+
+
+def row(trial: Trial) -> None:
+    """A button a format."""
+    name = f"{trial.subject}-{trial.step.name}".lower().replace(" ", "")
+    with st.container(horizontal=True, gap="small"):
+        for kind, about in KINDS:
+            st.download_button(kind, partial(contents, trial, kind), f"{name}{kind}",
+                               "application/octet-stream", icon=":material/download:", on_click="ignore",
+                               key=f"download{kind}", help=about)  # fmt: skip
+
+
+def contents(trial: Trial, kind: str) -> bytes:
+    """The bytes of the file. ModelOptError where the format has no word for the model."""
+    model, here = trial.after, trial.bench
+    if kind == ".onnx":
+        return export.onnx_bytes(model, here.workload.example)
+    if kind == ".safetensors":
+        return export.safetensors_bytes(model)
+    note = mo.provenance(
+        (trial.step,), trial.measurement, runtime=here.runtime, device=here.device, seed=0, model=[here.model_name]
+    )
+    return codec.encode(model, note)
