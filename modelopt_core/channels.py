@@ -8,7 +8,7 @@ joins what must go together; `narrow` cuts a copy. What the walk does not know, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,22 +33,32 @@ def groups(model: nn.Module, example: Tensor) -> list[Group]:
     return Walk(model, example).run()
 
 
-def weights(model: nn.Module, group: Group, outgoing: bool = False) -> Tensor:
-    """(C, n): for each channel of the group, the weights of all layers that make it; outgoing: and that read it."""
-    return rows(model, group, lambda layer: _weight(model.get_submodule(layer)), outgoing)
+def weights(model: nn.Module, group: Group, roles: Collection[str] = ("out",)) -> Tensor:
+    """(C, n): for each channel of the group, its weights in all layers that have one of these roles for it.
+
+    roles: out (the layer makes it), norm (it passes through: a norm's γ, a depthwise kernel), in (the layer reads it).
+    """
+    return rows(model, group, lambda layer: weight_of(model.get_submodule(layer)), roles)
 
 
-def rows(model: nn.Module, group: Group, of: Callable[[str], Tensor], outgoing: bool = False) -> Tensor:
+def rows(
+    model: nn.Module, group: Group, of: Callable[[str], Tensor | None], roles: Collection[str] = ("out",)
+) -> Tensor:
     """(C, n): `weights` for any tensors that lie like them. of: layer's name -> tensor shaped like its weight."""
     found = []
     for member in group.members:
-        if member.role == "out":
-            tensor = of(member.layer)
-            columns = isinstance(model.get_submodule(member.layer), nn.Embedding)
-            found.append((tensor.t() if columns else tensor.flatten(1))[member.places].flatten(1))
-        elif member.role == "in" and outgoing:
-            found.append(of(member.layer).transpose(0, 1).flatten(1)[member.places].flatten(1))
+        tensor = of(member.layer) if member.role in roles else None
+        if tensor is not None:
+            columns = member.role == "in" or isinstance(model.get_submodule(member.layer), nn.Embedding)
+            lines = tensor.transpose(0, 1) if columns else tensor
+            found.append(lines.reshape(len(lines), -1)[member.places].flatten(1))
     return torch.cat(found, dim=1)
+
+
+def weight_of(layer: nn.Module) -> Tensor | None:
+    """The weight that makes, scales or reads channels; of attention, the rows of queries, keys and values."""
+    weight = getattr(layer, "in_proj_weight" if isinstance(layer, nn.MultiheadAttention) else "weight", None)
+    return None if weight is None else weight.detach()
 
 
 def narrow(model: nn.Module, found: list[Group], keep: Mapping[str, Tensor]) -> nn.Module:
@@ -127,11 +137,6 @@ def strongest(scores: Tensor, ratio: float) -> Tensor:
     """Sorted indices of the channels that stay when `ratio` of (C,) scores go; at least one."""
     removed = min(round(ratio * len(scores)), len(scores) - 1)
     return torch.topk(scores, len(scores) - removed).indices.sort().values
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    """The weight that makes or reads channels; of attention, the rows of queries, keys and values."""
-    return layer.get_parameter("in_proj_weight" if isinstance(layer, nn.MultiheadAttention) else "weight").detach()
 
 
 def _slice(layer: nn.Module, role: str, index: Tensor) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from modelopt_core.errors import ModelOptError
 from modelopt_core.registry import Registry
 from modelopt_core.spec import Composition, spec_of
+from modelopt_core.workload import Workload
 
 Call = Callable[[Tensor], Tensor]  # inputs (b, *shape) -> logits (b, K): a module, or one that was compiled
 COMPOSITES: Registry[Callable[..., Composite]] = Registry("composite")
@@ -63,6 +64,14 @@ class Composite(nn.Module):
     def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
         """inputs (b, *shape) -> log-probabilities (b, K). calls: the members, as modules or compiled."""
         return self.answer(torch.stack([torch.log_softmax(call(inputs), dim=-1) for call in calls]))
+
+    def feeds(self, at: int, workload: Workload) -> Workload:
+        """The workload as member `at` sees it: its train inputs are what that member takes."""
+        return workload
+
+    def taken(self, at: int, inputs: Tensor) -> Tensor:
+        """What member `at` takes when all before it have run: inputs (b, *shape) -> (b, …)."""
+        return inputs
 
     def used(self, said: Tensor) -> Tensor:
         """(M, B) in [0, 1]: which of `working` ran for which example, from what all parts would say, (M, B, K)."""

@@ -68,7 +68,7 @@ def onnx_graph(model: nn.Module, example: Tensor) -> onnx.ModelProto:
                 f"{model.called} chooses for every example which model runs, and ONNX has no graph for it here; "
                 "export the models one by one, or keep it whole with save"
             )
-        return model.graph([onnx_graph(member, example) for member in model.members])
+        return model.graph([onnx_graph(member, model.taken(i, example)) for i, member in enumerate(model.members)])
     spec = spec_of(model)
     if spec is None or _has_hooks(model):
         return _filled(_trace(model, example), model)

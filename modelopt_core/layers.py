@@ -97,7 +97,7 @@ def macs(model: nn.Module, example: Tensor) -> int:
 
 def _macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
     if isinstance(model, Composite) and model.skips:  # as if all of it ran
-        parts = enumerate(_macs_by_layer(member, example) for member in model.members)
+        parts = enumerate(_macs_by_layer(m, model.taken(i, example)) for i, m in enumerate(model.members))
         return {f"members.{i}.{name}": count for i, part in parts for name, count in part.items()}
     counter = _Counter(model)
     with torch.no_grad():

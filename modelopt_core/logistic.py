@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
+from modelopt_core.models import Undrawn
 
+MOST_WEIGHTS = 2**22  # of a head: what a file may ask for
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)  # of the pull, strong to weak
 PRECISION, MOST_ITERATIONS, MEMORY = 1e-5, 300, 20  # of the loss, relative
 LOOSE = 1e-3  # share of the pull along free directions: examples that are easily told apart would have no end there
@@ -116,6 +118,23 @@ def fit(
     ).x  # fmt: skip
     moved = wide @ torch.from_numpy(found).to(x.dtype).view(p, k * heads)
     return start + moved.view(p, k, heads).permute(2, 0, 1)
+
+
+def head(inputs: int, outputs: int) -> nn.Linear:
+    """A layer of zeros, to be solved for: nothing is drawn. ModelOptError for sizes that no file may ask for."""
+    if type(outputs) is not int or outputs < 1 or inputs * outputs > MOST_WEIGHTS:
+        raise ModelOptError(f"a head of {inputs} × {outputs} is not allowed; at most {MOST_WEIGHTS:,} weights are")
+    with Undrawn():
+        layer = nn.Linear(inputs, outputs)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def take(layer: nn.Linear, found: Tensor) -> None:
+    """Put a fitted head (P + 1, K), its last row the bias, into the layer."""
+    layer.weight.copy_(found[:-1].t())
+    layer.bias.copy_(found[-1])
 
 
 def _objective(

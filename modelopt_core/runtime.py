@@ -69,7 +69,8 @@ def compile(
     if isinstance(model, Composite) and model.skips:
         if runtime == "onnx" and model.has_graph:
             return joined(model, workload, threads)(model)
-        return branching(model, [compile(member, workload, runtime, threads, device) for member in model.members])
+        fed = [(member, model.feeds(at, workload)) for at, member in enumerate(model.members)]
+        return branching(model, [compile(member, given, runtime, threads, device) for member, given in fed])
     return _eager(model, threads, device) if runtime == "eager" else _onnx(model, workload, threads)
 
 
@@ -180,7 +181,7 @@ def joined(model: Composite, workload: Workload, threads: int = 1) -> Callable[[
 
     What the graph wants beside the inputs, such as thresholds, is fed with each call.
     """
-    lows = [_lowered(member, workload) for member in model.members]
+    lows = [_lowered(member, model.feeds(at, workload)) for at, member in enumerate(model.members)]
     graph = model.graph([low.graph for low in lows])
     session = _session(graph, threads, careful=any(low.careful for low in lows))
     label = " and ".join(dict.fromkeys(low.label for low in lows))

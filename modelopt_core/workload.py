@@ -143,11 +143,18 @@ class Classification(Workload):
         return outputs.logits.argmax(dim=-1)
 
     def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats."""
+        """Mean cross-entropy in nats. ModelOptError for a model of another question."""
+        if (classes := outputs.logits.shape[-1]) != len(self.labels):
+            raise ModelOptError(
+                f"the model answers with {classes} classes, {self.name} has {len(self.labels)}; train a stage's model "
+                "on its own part, such as part(workload, 'groups')"
+            )
         return torch.nn.functional.cross_entropy(outputs.logits, targets)
 
     def example_scores(self, outputs: Outputs, targets: Tensor) -> Tensor:
-        """1.0 where the answer is right, else 0.0: (N,)."""
+        """1.0 where the answer is right, else 0.0: (N,). A model of another question, with other classes, has none."""
+        if outputs.logits.shape[-1] != len(self.labels):
+            return torch.zeros(len(targets))
         return (self.decode(outputs) == targets).float()
 
 

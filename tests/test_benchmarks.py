@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
 import modelopt_core as mo
 from benchmarks import ledger, parts
 from benchmarks.checkpoints import kept
-from benchmarks.paired import Pair, pair
+from benchmarks.paired import Crossed, Pair, pair
 from modelopt_core.errors import ModelOptError
 
 RECIPES = sorted((Path(__file__).parent.parent / "benchmarks" / "recipes").glob("*.json"))
@@ -30,6 +30,55 @@ def test_a_pair_by_hand() -> None:
 def test_p_is_scipys_exact_binomial(won: int, lost: int) -> None:
     theirs = binomtest(won, won + lost).pvalue if won + lost else 1.0
     assert Pair(won, lost, 10_000).p == pytest.approx(theirs, rel=1e-9)
+
+
+def test_checkpoints_are_the_unit_by_hand() -> None:
+    """One checkpoint gains both examples, the other none: 50 points, with an error of 50. t = 1 with one degree."""
+    found = Crossed.of([torch.tensor([1, 1]), torch.tensor([0, 0])])
+    assert found == Crossed(won=(2, 0), lost=(0, 0), common=2, n=2)
+    assert found.pair == Pair(2, 0, 4)
+    assert found.p == pytest.approx(0.5)
+    assert found.interval == pytest.approx((50.0, 12.7062 * 50), rel=1e-5)
+
+
+def test_examples_that_go_together_count_once() -> None:
+    """All checkpoints lose the same 4 of 100 examples: more checkpoints make that no surer."""
+    change = torch.zeros(100).index_fill(0, torch.arange(4), -1).long()
+    few, many = (Crossed.of([change] * seeds) for seeds in (3, 30))
+    assert few.interval[1] > many.interval[1] > 3  # never below that of four examples
+    assert many.p > 0.01
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 16])
+def test_p_is_no_smaller_than_students_over_the_checkpoints(seeds: int) -> None:
+    generator = torch.Generator().manual_seed(seeds)
+    changes = [torch.randint(-1, 2, (50,), generator=generator) for _ in range(seeds)]
+    alone = ttest_1samp([change.double().mean().item() for change in changes], 0).pvalue
+    assert Crossed.of(changes).p >= alone * (1 - 1e-9)
+    even = [torch.full((50,), sign) for sign in [1, 0] * seeds][:seeds]  # examples do not differ: Student's
+    assert Crossed.of(even).p == pytest.approx(ttest_1samp([float(e[0]) for e in even], 0).pvalue)
+
+
+def test_p_is_small_no_more_often_than_it_says() -> None:
+    """No difference between the ways, but checkpoints and examples that lean either way: 5 % lie below 0.05.
+
+    McNemar's over all answers calls most of them clear, because it takes the answers of a checkpoint for independent.
+    """
+    generator, below, pooled = torch.Generator().manual_seed(0), 0, 0
+    for _ in range(300):
+        lean = sum(0.15 * torch.randn(shape, generator=generator) for shape in ((6, 1), (1, 100)))
+        drawn = torch.rand(6, 100, generator=generator)
+        change = (drawn < (0.2 + lean).clamp(0, 0.5)).long() - (drawn > 1 - (0.2 - lean).clamp(0, 0.5)).long()
+        found = Crossed.of(list(change))
+        below, pooled = below + (found.p < 0.05), pooled + (found.pair.p < 0.05)
+    assert 5 <= below <= 27  # of 300: within three standard errors of 5 %, and a little below
+    assert pooled > 100
+
+
+def test_one_checkpoint_or_no_change_says_nothing() -> None:
+    assert Crossed.of([torch.tensor([1, 1, 0])]).p == 1.0
+    assert Crossed.of([torch.zeros(3).long()] * 2).p == 1.0
+    assert Crossed.of([torch.zeros(3).long()] * 2).interval == (0.0, 0.0)
 
 
 def test_rows_are_found_again_by_their_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 import modelopt_core as mo
 from modelopt_core.cascade import CONFIDENCES, best_thresholds, flow, front
-from modelopt_core.cascade.step import stops
+from modelopt_core.cascade.confidences import stops
 from modelopt_core.export import onnx_bytes
 from modelopt_core.layers import layers, macs
 from modelopt_core.measure import compiled

@@ -72,6 +72,7 @@ def test_the_curve_of_a_pool(here: bench.Bench) -> None:
     [
         ("ensemble", {"weights": "0.25,0.75", "dial": "2", "rule": "borda", "members": "mlp,cnn"}),
         ("cascade", {"threshold": "0.75", "thresholds": "0.625", "confidence": "margin", "calibrate": "True"}),
+        ("cascade", {"threshold": "0.75", "stages": "exits", "exits": "conv1", "thresholds": "0.5"}),
     ],
 )
 def test_a_link_restores_everything(root: Any, page: str, link: dict[str, str]) -> None:
@@ -147,6 +148,30 @@ def test_sliders_lock_equal_and_solved(root: Any) -> None:
     app.button("reset").click().run()
     assert not app.exception
     assert lines(app) == []
+
+
+@pytest.mark.parametrize("calibrate", ["False", "True"])
+def test_exits_of_one_network_are_stages(root: Any, calibrate: str) -> None:
+    app = open_page(root, "cascade", stages="exits", calibrate=calibrate)
+    for label in ["Stages", "Cost", "Early and wrong"]:
+        app.session_state["tabs-Cascade-tune"] = label
+        app.run()
+        assert not app.exception, label
+        assert lines(app) == []
+    app.session_state["tabs-Cascade-tune"] = "Cost"
+    app.run()
+    app.button("Cascade.take").click().run()
+    assert len(app.session_state["Cascade.thresholds"]) == 2
+    app.session_state["Cascade.stages"] = "models"
+    app.run()
+    assert not app.exception
+    assert app.session_state["Cascade.thresholds"] == ()
+
+
+def test_a_network_without_exits_says_so(root: Any) -> None:
+    app = open_page(root, "cascade", workload="docstrings", stages="exits")
+    assert not app.exception
+    assert ["TextCnn has no place for an early exit" in line for line in lines(app)] == [True]
 
 
 @pytest.mark.parametrize(("page", "tabs"), [("ensemble", 8), ("cascade", 6)])

@@ -167,13 +167,15 @@ def test_a_teacher_of_the_users_own_class_can_teach(digits: Workload) -> None:
         mo.Distill(**QUICK).apply(teacher, digits)
 
 
-def test_an_ensemble_can_teach(digits: Workload) -> None:
-    ensemble = mo.Ensemble().apply([mo.baseline("digits", name) for name in digits.models], digits)
-    kept = logits_on_train(ensemble, digits)
-    torch.testing.assert_close(kept[:, 0], ensemble(digits.train.inputs).detach(), atol=1e-4, rtol=1e-4)
-    assert mo.Distill(student="mlp", **QUICK).apply(ensemble, digits)
+@pytest.mark.parametrize("step", [mo.Ensemble(), mo.Cascade()], ids=lambda step: step.name)
+def test_several_models_can_teach(digits: Workload, step: mo.Combine) -> None:
+    teacher = step.apply([mo.baseline("digits", name) for name in digits.models], digits)
+    kept = logits_on_train(teacher, digits)
+    torch.testing.assert_close(kept[:, 0], teacher(digits.train.inputs).detach(), atol=1e-4, rtol=1e-4)
+    student = mo.Distill(student="mlp", **QUICK).apply(teacher, digits)
+    assert not torch.equal(state(student), state(mo.Distill(student="mlp", alpha=0, **QUICK).apply(teacher, digits)))
     with pytest.raises(mo.ModelOptError, match="of one known architecture"):
-        mo.Distill(**QUICK).apply(ensemble, digits)
+        mo.Distill(**QUICK).apply(teacher, digits)
 
 
 def test_a_student_trained_before_is_not_trained_again(digits: Workload) -> None:

@@ -9,13 +9,20 @@ from typing import Any
 import pytest
 
 from benchmarks.server import served
+from modelopt_core.jobs import Job
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def address(root: Path, chromium: str) -> Iterator[str]:
-    with served("--no-browser", launcher=root / "pages" / "shared" / "serve.py") as url:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def address(root: Path, folder: Path, chromium: str) -> Iterator[str]:
+    launcher = root / "pages" / "shared" / "serve.py"
+    with served("--no-browser", launcher=launcher, MODELOPT_JOBS=str(folder)) as url:
         yield url
 
 
@@ -53,4 +60,25 @@ def test_probabilities_follow_the_handle_and_examples_can_be_picked(browser: Any
     assert buttons.nth(chosen.index("false")).get_attribute("aria-pressed") == "true"
     assert page.locator(".softened figure").count() == 3
     assert failures == []
+    page.close()
+
+
+def test_one_run_trains_both_students(browser: Any, address: str, folder: Path) -> None:
+    """From Run to two curves and cards, without a reload; in Learn no curve before the guess."""
+    page = browser.new_page(viewport={"width": 1440, "height": 1400})
+    page.set_default_timeout(60_000)
+    page.goto(f"{address}/distill?width=0.3&epochs=6&batch_size=8&view=learn")
+    page.locator(".st-key-work-run button").click()
+    page.locator(".st-key-work-panel >> text=examples per second").wait_for()
+    assert page.locator(".st-key-work-panel figure").count() == 0
+    page.get_by_role("radio", name="Tune").click()
+    page.get_by_role("tab", name="Training").click()
+    page.wait_for_selector(".mo-cards")  # the job is done
+    page.wait_for_function("""() => {
+        const plot = document.querySelector(".st-key-distill-curves .js-plotly-plot");
+        const names = plot?.data.map((line) => line.name);
+        return names?.includes("with the teacher") && names.includes("without a teacher");
+    }""")
+    [path] = folder.glob("*/job.json")
+    assert Job(path.parent).paired == [(False, 0), (True, 0)]
     page.close()

@@ -121,6 +121,20 @@ def test_a_reader_learns_the_workload_itself(w: Workload) -> None:
     assert mo.part(w, "digit") is w
 
 
+def test_a_stages_model_is_measured_on_its_own_part(w: Workload) -> None:
+    """Of the workload it has nothing right, whatever its first class is; training it there is refused."""
+    model = mo.baseline("digits", "groups")
+    assert mo.measure(model, w).score.value == 0.0
+    assert mo.measure(model, mo.part(w, "groups")).score.value > 0.9
+    text = (
+        r"the model answers with 3 classes, digits has 10; train a stage's model on its own part, such as part\(workl"
+    )
+    with pytest.raises(ModelOptError, match=text):
+        mo.Finetune(epochs=1).apply(model, w)
+    tuned = mo.Finetune(epochs=1, lr=1e-4).apply(model, mo.part(w, "groups"))
+    assert mo.measure(tuned, mo.part(w, "groups")).score.value > 0.9
+
+
 def test_what_a_subtask_may_be() -> None:
     route, experts = sorting("image", ("a", "b", "c"), ((0, 2), (1,)), "")
     assert (route.labels, route.gives, experts.takes) == (("a c", "b"), "sorted image", "sorted image")

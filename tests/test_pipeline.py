@@ -215,14 +215,19 @@ def test_an_ensemble_is_an_expert_and_a_cascade_reads(w: Workload) -> None:
             torch.testing.assert_close(whole(data.val.inputs[:30]), kept, atol=2e-3, rtol=1e-3)
 
 
-def test_onnx_says_why_not(w: Workload, pool: list[nn.Module], tmp_path: object) -> None:
-    whole = mo.Pipeline().apply(pool, w)
-    with pytest.raises(
-        ModelOptError, match="Pipeline chooses for every example which model runs, and ONNX has no graph"
-    ):
-        mo.export_onnx(whole, w, f"{tmp_path}/p.onnx")
+def test_distilled_members_and_a_pipeline_as_teacher(w: Workload, pool: list[nn.Module]) -> None:
+    """In a recipe: two students become one pipeline; a pipeline's answers teach one small network."""
+    both = [mo.baseline("digits", name) for name in ("cnn", "mlp")]
+    short = mo.STEPS["Distill"](epochs=1, batch_size=512, student="mlp")
+    whole = mo.run((short, mo.Pipeline()), both, w)[-1]
+    assert whole.label.startswith("Pipeline")
+    student = short.apply(mo.Pipeline().apply(pool, w), w)
+    assert mo.measure(student, w).size_bytes < mo.measure(mo.baseline("digits", "mlp"), w).size_bytes
+
+
+def test_prune_goes_first(w: Workload, pool: list[nn.Module]) -> None:
     with pytest.raises(ModelOptError, match="Prune cannot trace Pipeline; put Prune before Pipeline"):
-        mo.Prune(ratio=0.3, granularity="channel").apply(whole, w)
+        mo.Prune(ratio=0.3, granularity="channel").apply(mo.Pipeline().apply(pool, w), w)
 
 
 class Crop(nn.Module):

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 import modelopt_core as mo
 from modelopt_core.errors import DataMissing
 from modelopt_core.prune import Unit
-from pages.pruning import article, criteria, ratios
+from pages.pruning import article, criteria, ratios, recovery
 from tests.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
 
 KEYS = ratios.KEYS
@@ -110,6 +110,24 @@ def test_the_strip_shows_three_points_in_every_view(root: Any) -> None:
     assert "After removing" not in html(open_page(root, "prune", view="learn"))
 
 
+def test_the_strip_looks_again_while_a_job_is_at_the_last_point(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "busy", lambda *_: True)
+    app = open_page(root, "prune", model="mlp")
+    assert "a job is at it" in html(app)
+    monkeypatch.setattr(recovery, "busy", lambda *_: False)  # it has been stopped
+    app.run()
+    assert "not measured" in html(app)
+    assert "a job is at it" not in html(app)
+
+
+def test_a_criterion_without_its_norm_is_one_line(root: Any) -> None:
+    app = open_page(root, "prune", model="mlp", criterion="bn_scale")
+    assert not app.exception
+    (line,) = [w.value for w in app.warning]
+    assert "'bn_scale' needs batch norm" in line
+    assert "choose from l1" in line
+
+
 def test_fine_tune_is_offered_and_starts_nothing(root: Any) -> None:
     app = open_page(root, "prune")
     app.button("fine-tune").click().run()
@@ -127,7 +145,7 @@ def test_the_contest_is_drawn_with_its_sentence(root: Any, monkeypatch: pytest.M
     app = measured(open_tab(root, "Criteria", model="mlp", granularity="weight", criterion="l2"))
     said = html(app)
     assert "Where hebbian wins and loses" in said
-    assert "On these 360 examples" in said
+    assert "the same 360 examples" in said
     assert "lowest to highest of 5 seeds" in said
     assert "of 6 comparisons" in said
     assert "<b>l2</b>" in said

@@ -16,7 +16,7 @@ from PIL import Image
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
 from modelopt_core.prune import Duel, Unit, reveal
-from pages.pruning import article, criteria, picture, ratios, removed, weights
+from pages.pruning import article, criteria, picture, ratios, recovery, removed, weights
 from pages.pruning.ratios import Own
 from pages.shared import address, controls
 
@@ -88,7 +88,7 @@ def test_spans_join_what_follows_on_the_grid() -> None:
     assert criteria.spans([0.9]) == "0.9"
 
 
-def test_the_sentence_says_what_the_duels_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verdict_says_what_the_duels_say(monkeypatch: pytest.MonkeyPatch) -> None:
     def duel(rival: str, ratio: float, verdict: str) -> Duel:
         return Duel(rival, ratio, mo.Estimate(0.0, -0.1, 0.1, 9), 0.5, verdict)
 
@@ -97,12 +97,17 @@ def test_the_sentence_says_what_the_duels_say(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(criteria, "duels", lambda *_: found)
     trial: Any = SimpleNamespace(bench=SimpleNamespace(workload=SimpleNamespace(val=range(1000), chance=0.1)))
     said = criteria.verdict(trial, [])
-    assert "On these 1,000 examples" in said
-    assert "better than random at p = 0.1." in said
-    assert "worse than l1, l2 at p = 0.3 – 0.4." in said
-    assert "In 1 of 6 comparisons" in said
+    assert "the same 1,000 examples" in said
+    assert "<td>wins against</td><td>random at p = 0.1</td>" in said
+    assert "<td>loses to</td><td>l1, l2 at p = 0.3 – 0.4</td>" in said
+    assert "in 1 of 6 comparisons" in said
     monkeypatch.setattr(criteria, "duels", lambda *_: [duel("l1", 0.3, "")])
-    assert "better than none. It is worse than none." in criteria.verdict(trial, [])
+    assert criteria.verdict(trial, []).count("<td>none</td>") == 2
+
+
+def test_what_is_not_fine_tuned_says_so() -> None:
+    assert recovery.untuned(mo.Prune()) == ""
+    assert "Nothing here is fine-tuned" in recovery.untuned(mo.Prune(recovery="fine-tuned"))
 
 
 def test_a_round_is_shown_whole() -> None:

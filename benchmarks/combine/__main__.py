@@ -7,13 +7,14 @@ import sys
 import torch
 
 from benchmarks import parts
-from benchmarks.combine import alignment, cascade, members, reliability, sliders, stacking, weights
+from benchmarks.combine import alignment, cascade, members, pipeline, reliability, sliders, stacking, weights
 
 PARTS = {
     "weights": weights.table,
     "sliders": sliders.table,
     "cascade": cascade.table,
     "members": members.table,
+    "pipeline": pipeline.table,
     "reliability": reliability.table,
     "stacking": stacking.table,
     "alignment": alignment.table,

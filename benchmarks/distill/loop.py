@@ -17,7 +17,7 @@ from modelopt_core.distill.student import spec_for
 from modelopt_core.models import build
 from modelopt_core.train import evaluate
 
-LOOP_SEEDS = 10
+LOOP_SEEDS = 5
 KINDS = ("kl", "loop", "loop, best on val")
 
 

@@ -1,8 +1,9 @@
 """Channels cut by us and by Torch-Pruning: the same checkpoint and criterion, equal multiply-accumulates, the same
 recovery, the same test examples.
 
-Torch-Pruning runs as it comes, without hints; its score of a group is a mean over the layers of the group. Each side's
-ratio is searched for so that the multiply-accumulates meet. `random` is left out: two draws have nothing to compare.
+Torch-Pruning runs as it comes, without hints; its score of a group is a mean over the layers of the group. Both sides
+get the same checkpoint and the same 1,024 training examples; each side's ratio is searched for so that the
+multiply-accumulates meet. `random` is left out: two draws have nothing to compare.
 
 Two of Torch-Pruning 1.6.1's criteria are not what their papers say. `accumulate_grad` of its Hessian keeps the last
 example's gradient only; here it gets the sum that it asks for. Its FPGM takes distances between squared weights, and is
@@ -12,8 +13,9 @@ left as it is.
 from __future__ import annotations
 
 import copy
-import time
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
 from itertools import product
@@ -27,10 +29,10 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from benchmarks import ledger
 from benchmarks.checkpoints import trained
-from benchmarks.paired import Pair, pair, right, told
+from benchmarks.paired import Crossed, right, told
 from modelopt_core import identity
 from modelopt_core.calls import sample
-from modelopt_core.estimate import holm
+from modelopt_core.estimate import holm, verdict
 from modelopt_core.events import silent
 from modelopt_core.layers import macs
 from modelopt_core.prune.stats import EXAMPLES
@@ -38,7 +40,12 @@ from modelopt_core.train import fit, reestimate_norms
 from modelopt_core.workload import Workload
 
 LEDGER = "prune-peers"
-NETS = {"digits/cnn": 5, "docstrings/textcnn": 1, "mnist/article": 1, "mnist/lenet5": 1}  # checkpoints of each
+NETS = {  # seeds of the checkpoints that report; what a channel's score is was chosen with others
+    "digits/cnn": range(10, 22),
+    "docstrings/textcnn": range(10, 16),
+    "mnist/lenet5": range(1, 5),
+    "mnist/article": range(10, 13),
+}
 THEIRS: dict[str, Callable[[], Any]] = {
     "l1": partial(tp.importance.GroupMagnitudeImportance, p=1),
     "l2": partial(tp.importance.GroupMagnitudeImportance, p=2),
@@ -49,18 +56,23 @@ THEIRS: dict[str, Callable[[], Any]] = {
     "bn_scale": tp.importance.BNScaleImportance,
 }
 LEFT = (0.5, 0.25, 0.1)  # share of the multiply-accumulates that is to be left
-TUNED = {"digits/cnn": 3}  # epochs of fine-tuning, in cells of their own: the cheap network only
+RECOVERIES = ("norms", "fine-tuned")
+TUNED, EPOCHS = ("digits/cnn",), 3  # the second recovery in cells of their own: the cheap network only
 HALVINGS = 8
 TOLERANCE = 0.02  # between the two sides' multiply-accumulates
-NONE = Pair(0, 0, 0)
+NEARNESS = 0.3  # how much it counts to be near the aim, beside being near each other
+CHOSEN_WITH = "0 to 7 (digits), 0 to 3 (docstrings), 0 and 1 (article) and 0 (LeNet-5)"
+Setting = tuple[str, float, str]  # scope, share of the multiply-accumulates left, recovery
+Answers = tuple[Tensor, Tensor, tuple[int, int]]  # (n,) bool ours and theirs, and both sides' multiply-accumulates
+Seen = dict[tuple[object, ...], dict[int, float]]
 Prepared = tuple[nn.Module, Any]  # a network with its gradients, and Torch-Pruning's importance
 
 
-def theirs(model: nn.Module, workload: Workload, criterion: str) -> Prepared:
-    """A copy with the gradients that the importance asks for, and the importance."""
+def theirs(model: nn.Module, workload: Workload, criterion: str, seed: int) -> Prepared:
+    """A copy with the gradients that the importance asks for, of the examples that we look at, and the importance."""
     model, importance = copy.deepcopy(model), THEIRS[criterion]()
     model.requires_grad_(True)
-    at = sample(len(workload.train), EXAMPLES)
+    at = sample(len(workload.train), EXAMPLES, seed)
     inputs, targets = workload.train.inputs[at], workload.train.targets[at]
     if criterion == "taylor":
         workload.loss(workload.forward(model, inputs), targets).backward()
@@ -97,112 +109,154 @@ def cut_by_us(model: nn.Module, workload: Workload, criterion: str, ratio: float
         return step.transform(identity.clone(model), workload, generator, silent).eval()
 
 
-def nearest(cut: Callable[[float], nn.Module], example: Tensor, aim: int) -> tuple[nn.Module, int]:
-    """The network, of all ratios, whose multiply-accumulates are nearest to `aim`, and how many they are."""
-    low, high, found = 0.0, 1.0, []
+def visited(cut: Callable[[float], nn.Module], example: Tensor, aim: int) -> dict[int, float]:
+    """Multiply-accumulates -> ratio, of the networks met on the way to `aim`."""
+    low, high, found = 0.0, 1.0, {}
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
-        model = cut(ratio)
-        found.append((abs((count := macs(model, example)) - aim), count, ratio))
+        count = macs(cut(ratio), example)
+        found[count] = ratio
         low, high = (ratio, high) if count > aim else (low, ratio)
-    _, count, ratio = min(found)
-    return cut(ratio), count
+    return found
 
 
-def recovered(model: nn.Module, workload: Workload, recovery: str, epochs: int, seed: int) -> nn.Module:
+def meeting(ours: dict[int, float], others: dict[int, float], aim: int) -> tuple[int, int]:
+    """The two sides' multiply-accumulates that differ least; of such pairs, the nearest to `aim`."""
+
+    def apart(counts: tuple[int, int]) -> float:
+        return abs(math.log(counts[0] / counts[1])) + NEARNESS * abs(math.log(counts[0] / aim))
+
+    return min(product(ours, others), key=apart)
+
+
+def recovered(model: nn.Module, workload: Workload, recovery: str, seed: int) -> nn.Module:
     """What follows on both sides."""
     model = reestimate_norms(model, workload)
-    return fit(model, workload, epochs=epochs, lr=1e-3, seed=seed) if recovery == "fine-tuned" else model
+    return fit(model, workload, epochs=EPOCHS, lr=1e-3, seed=seed) if recovery == "fine-tuned" else model
 
 
-def measure(name: str, seed: int, criterion: str) -> Iterator[dict[str, object]]:
-    """All cells of one checkpoint and criterion."""
+def answered(name: str, seed: int, criterion: str, seen: Seen) -> Iterator[tuple[Setting, Answers]]:
+    """All cells of one checkpoint. seen: by layer, which ratios lead where is no matter of scores, and found once."""
     workload, model = mo.workload(name.split("/")[0]), trained(name, seed)
     example, whole = workload.example, macs(model, workload.example)
-    prepared = theirs(model, workload, criterion)
+    cuts = (
+        partial(cut_by_us, model, workload, criterion, seed=seed),
+        partial(cut_by_them, theirs(model, workload, criterion, seed), example, seed=seed),
+    )
     for scope, left in product(("layer", "global"), LEFT):
+        aim, ways = round(left * whole), []
+        for side, cut in enumerate(cuts):
+            key = (name, scope, left, criterion == "bn_scale", side)
+            ways.append(seen.get(key) or visited(partial(cut, scope=scope), example, aim))
+            if scope == "layer":
+                seen[key] = ways[-1]
+        met = meeting(*ways, aim)
+        ours, other = (cut(way[count], scope=scope) for cut, way, count in zip(cuts, ways, met, strict=True))
+        for how in RECOVERIES[: 1 + (name in TUNED)]:
+            after = right(recovered(ours, workload, how, seed), workload)
+            before = after if _same(ours, other) else right(recovered(other, workload, how, seed), workload)
+            yield (scope, left, how), (after, before, met)
 
-        def by_us(ratio: float, scope: str = scope) -> nn.Module:
-            return cut_by_us(model, workload, criterion, ratio, scope, seed)
 
-        def by_them(ratio: float, scope: str = scope) -> nn.Module:
-            return cut_by_them(prepared, example, ratio, scope, seed)
-
-        ours, count = nearest(by_us, example, round(left * whole))
-        other, their_count = nearest(by_them, example, count)
-        times = {"ours_ms": _clock(by_us), "theirs_ms": _clock(by_them)}
-        for recovery in ("norms", "fine-tuned")[: 1 + (name in TUNED)]:
-            how = (workload, recovery, TUNED.get(name, 0), seed)
-            after = right(recovered(ours, *how), workload)
-            before = after if _same(ours, other) else right(recovered(other, *how), workload)
-            found = pair(before, after)
-            yield {
-                "criterion": criterion, "scope": scope, "left": left, "recovery": recovery, "macs": count,
-                "their_macs": their_count, "ours": float(after.double().mean()),
-                "theirs": float(before.double().mean()), "won": found.won, "lost": found.lost, "n": found.n,
-                **times,
-            }  # fmt: skip
+def measure(name: str, criterion: str, seen: Seen) -> Iterator[dict[str, object]]:
+    """All cells of one network and criterion, over its checkpoints."""
+    cells: dict[Setting, list[Answers]] = {}
+    for seed in NETS[name]:
+        for setting, answers in answered(name, seed, criterion, seen):
+            cells.setdefault(setting, []).append(answers)
+    for (scope, left, how), found in cells.items():
+        ours, theirs, counts = zip(*found, strict=True)
+        yield {
+            "scope": scope, "left": left, "recovery": how, "macs": counts,
+            "ours": [float(x.double().mean()) for x in ours], "theirs": [float(x.double().mean()) for x in theirs],
+            **asdict(Crossed.of([a.long() - b.long() for a, b in zip(ours, theirs, strict=True)])),
+        }  # fmt: skip
 
 
 def run(arguments: list[str]) -> None:
     """What is not measured yet, of all networks or of those named."""
+    seen: Seen = {}
     for name in [name for name in NETS if name in arguments] or NETS:
-        for seed, criterion in product(range(NETS[name]), THEIRS):
-            normed = any(isinstance(m, nn.BatchNorm2d) for m in trained(name, seed).modules())
-            if (normed or criterion != "bn_scale") and not ledger.rows(
-                LEDGER, net=name, seed=seed, criterion=criterion
-            ):
-                cells = list(measure(name, seed, criterion))
+        normed = any(isinstance(m, nn.BatchNorm2d) for m in trained(name, NETS[name][0]).modules())
+        for criterion in THEIRS:
+            if (normed or criterion != "bn_scale") and not ledger.rows(LEDGER, net=name, criterion=criterion):
+                cells = list(measure(name, criterion, seen))
                 peer = f"torch-pruning {metadata.version('torch-pruning')}"
-                ledger.append(LEDGER, net=name, seed=seed, criterion=criterion, peer=peer, cells=cells)
-                print(f"peers {name} {seed} {criterion}", flush=True)
+                ledger.append(LEDGER, net=name, criterion=criterion, seeds=[*NETS[name]], peer=peer, cells=cells)
+                print(f"peers {name} {criterion}", flush=True)
 
 
 def table() -> Iterator[str]:
-    """Markdown: one line for every cell, all seeds pooled; the verdict after Holm over all cells."""
-    cells: dict[tuple[str, ...], list[dict[str, float]]] = {}
-    for row in ledger.rows(LEDGER):
-        for cell in row["cells"]:
-            key = tuple(str(cell[k]) for k in ("criterion", "scope", "left", "recovery"))
-            cells.setdefault((row["net"], *key), []).append(cell)
-    pooled = {key: sum((Pair(c["won"], c["lost"], c["n"]) for c in found), NONE) for key, found in cells.items()}
-    equal = [key for key, found in cells.items() if abs(_more(found) - 1) <= TOLERANCE]
-    clear = dict(zip(equal, holm([pooled[key].p for key in equal]), strict=True))
-    worse = [key for key in equal if clear[key] and pooled[key].delta < 0]
-    better = [key for key in equal if clear[key] and pooled[key].delta > 0]
-    ours_ms, theirs_ms = (
-        np.median([c[f"{side}_ms"] for found in cells.values() for c in found]) for side in ("ours", "theirs")
+    """Markdown: one line for every cell, over all checkpoints; the verdict after Holm over all cells."""
+    cells = [
+        Cell((row["net"], row["criterion"], c["scope"], f"{c['left']:g}", c["recovery"]), c)
+        for row in ledger.rows(LEDGER)
+        for c in row["cells"]
+    ]
+    judged = [cell for cell in cells if cell.apart <= TOLERANCE]
+    words = dict(
+        zip((c.key for c in judged), verdicts([(c.crossed.p, c.crossed.pair.delta) for c in judged]), strict=True)
     )
-    yield (
-        f"{len(equal)} cells at equal multiply-accumulates (within {TOLERANCE:.0%}): {len(better)} significantly "
-        f"better than Torch-Pruning, {len(worse)} worse, the others not told apart, after Holm over all of them. In "
-        f"{len(cells) - len(equal)} more no ratios were found that meet: shown, not judged. One cut takes us "
-        f"{ours_ms:.0f} ms and Torch-Pruning {theirs_ms:.0f} ms (medians, statistics at hand on both sides).\n"
-    )
-    yield "| net | criterion | scope | MACs left | then | ours : theirs MACs | ours | theirs | points | p | |"
-    yield "|---|---|---|--:|---|--:|--:|--:|--:|--:|---|"
-    for key, found in cells.items():
-        mean = {k: sum(c[k] for c in found) / len(found) for k in ("ours", "theirs")}
-        word = "better" if key in better else "**worse**" if key in worse else "" if key in equal else "MACs differ"
+    given = verdicts([(c.crossed.pair.p, c.crossed.pair.delta) for c in judged])
+    counted = {word: list(words.values()).count(word) for word in ("better", "worse")}
+    same = sum(not any((*c.crossed.won, *c.crossed.lost)) for c in judged)
+    yield f"""\
+{len(judged)} cells at equal multiply-accumulates (within {TOLERANCE:.0%}): {counted["better"]} significantly better
+than Torch-Pruning, {counted["worse"]} worse, after Holm over all of them; in {same} both sides give the same answers in
+every checkpoint. In {len(cells) - len(judged)} more no ratios were found that meet: shown, not judged.
+
+**The unit is the checkpoint.** A cell is the mean difference over networks trained from several seeds, ± its 95 %
+interval; its error is clustered by checkpoint and by test example (Cameron, Gelbach and Miller 2011), so that it speaks
+of other networks, too. `p here` is McNemar's over all answers, as if these networks were the only ones: by it
+{given.count("better")} cells are better and {given.count("worse")} worse after Holm.
+
+**Blind.** What a channel's score is was chosen on val, with checkpoints that are not in this table:
+seeds {CHOSEN_WITH}.
+"""
+    yield "| net | criterion | scope | MACs left | then | seeds | MACs | ours | theirs | points | p | p here | |"
+    yield "|---|---|---|--:|---|--:|--:|--:|--:|--:|--:|--:|---|"
+    for cell in cells:
+        crossed, word = cell.crossed, words.get(cell.key, "MACs differ")
+        mean, half = crossed.interval
         yield (
-            f"| {' | '.join(key)} | {_more(found):.3f} | {mean['ours']:.1%} | "
-            f"{mean['theirs']:.1%} | {pooled[key].delta:+.1f} | {told(pooled[key].p)} | {word} |"
+            f"| {' | '.join(cell.key)} | {len(crossed.won)} | {cell.more:.3f} | {np.mean(cell.row['ours']):.1%} | "
+            f"{np.mean(cell.row['theirs']):.1%} | {mean:+.1f} ± {half:.1f} | {told(crossed.p)} | "
+            f"{told(crossed.pair.p)} | {'**worse**' if word == 'worse' else word} |"
         )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """key: net, criterion, scope, MACs left, recovery; row: as it was measured."""
+
+    key: tuple[str, ...]
+    row: dict[str, Any]
+
+    @property
+    def crossed(self) -> Crossed:
+        """The answers of both sides, over the checkpoints."""
+        return Crossed(tuple(self.row["won"]), tuple(self.row["lost"]), self.row["common"], self.row["n"])
+
+    @property
+    def more(self) -> float:
+        """Our multiply-accumulates as a multiple of theirs, over the checkpoints."""
+        ours, theirs = np.sum(self.row["macs"], axis=0)
+        return float(ours / theirs)
+
+    @property
+    def apart(self) -> float:
+        """How far the two sides' multiply-accumulates are apart in a checkpoint, on average."""
+        ours, theirs = np.transpose(self.row["macs"])
+        return float(np.abs(ours / theirs - 1).mean())
+
+
+def verdicts(found: list[tuple[float, float]]) -> list[str]:
+    """(p, difference) of every cell -> better, worse, or empty, after Holm."""
+    clear = holm([p for p, _ in found])
+    return [verdict(p, delta) if sure else "" for (p, delta), sure in zip(found, clear, strict=True)]
 
 
 def _same(ours: nn.Module, other: nn.Module) -> bool:
     """Both sides kept the same channels."""
     mine, others = ours.state_dict(), other.state_dict()
     return all(mine[k].shape == others[k].shape and torch.equal(mine[k], others[k]) for k in mine)
-
-
-def _more(cells: list[dict[str, float]]) -> float:
-    """Our multiply-accumulates as a multiple of theirs, over the seeds."""
-    return sum(c["macs"] for c in cells) / sum(c["their_macs"] for c in cells)
-
-
-def _clock(cut: Callable[[float], nn.Module]) -> float:
-    """Milliseconds of one cut of half the channels."""
-    start = time.perf_counter()
-    cut(0.5)
-    return 1e3 * (time.perf_counter() - start)

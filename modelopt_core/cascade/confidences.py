@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from modelopt_core.registry import Registry
@@ -43,3 +44,10 @@ def entropy(said: Tensor) -> Tensor:
     """
     doubt = -(said.exp() * said).sum(dim=-1)  # nats
     return (1 - doubt / max(math.log(said.shape[-1]), 1e-9)).clamp(0, 1)
+
+
+def stops(confidence: Tensor, thresholds: Tensor | Sequence[float]) -> Tensor:
+    """(S, N) confidences, (S − 1,) thresholds -> (N,): the first stage as sure as its threshold, else the last."""
+    limits = torch.as_tensor(thresholds, dtype=confidence.dtype)
+    sure = confidence[:-1] >= limits[:, None]
+    return torch.cat([sure, torch.ones_like(sure[:1])]).int().argmax(dim=0)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modelopt_core.cascade.step import stops
+from modelopt_core.cascade.confidences import stops
 from modelopt_core.errors import ModelOptError
 
 GRID = {1: 2000, 2: 120, 3: 32}  # thresholds tried per gate, by the number of gates: at most 33,000 settings

@@ -15,14 +15,15 @@ from onnx.compose import add_prefix
 LIMITS = "thresholds"  # an input with the cascade's own as its default: one session serves every setting
 
 
-def staged(gates: Sequence[onnx.ModelProto], thresholds: Sequence[float]) -> onnx.ModelProto:
+def staged(gates: Sequence[onnx.ModelProto], thresholds: Sequence[float], classes: int = 0) -> onnx.ModelProto:
     """The graphs of gates, each `inputs` (b, *shape) -> (b, K + 1), as one: `inputs`, `thresholds` (S − 1,) -> (b, K).
 
-    The opset and IR versions are the newest of the gates'.
+    classes: K, where a gate's further columns are what the next one takes in place of the inputs. The opset and IR
+    versions are the newest of the gates'.
     """
     source, target = gates[0].graph.input[0], gates[0].graph.output[0].name
     limits = np.asarray(thresholds, dtype=np.float32)
-    nodes, weights, said = _stage(gates, 0, source.name)
+    nodes, weights, said = _stage(gates, 0, source.name, classes)
     weights += [numpy_helper.from_array(limits, LIMITS), *_constants("", first=[0], last=[-1], axis=[1])]
     nodes.append(helper.make_node("Slice", [said, "first", "last", "axis"], [target]))  # without the confidence
     graph = helper.make_graph(
@@ -40,7 +41,7 @@ def staged(gates: Sequence[onnx.ModelProto], thresholds: Sequence[float]) -> onn
 
 
 def _stage(
-    gates: Sequence[onnx.ModelProto], at: int, source: str
+    gates: Sequence[onnx.ModelProto], at: int, source: str, classes: int
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], str]:
     """Gate `at` and all after it, on the tensor `source`: (nodes, initializers, name of what was said (b, K + 1))."""
     gate, prefix = add_prefix(gates[at], f"{at}/").graph, f"{at}/gate/"
@@ -49,6 +50,12 @@ def _stage(
         node.input[:] = [source if name == gate.input[0].name else name for name in node.input]
     if at == len(gates) - 1:
         return nodes, weights, said
+    if classes:
+        whole, said, source = said, f"{prefix}said", f"{prefix}state"
+        weights += _constants(f"{prefix}cut/", zero=[0], at=[classes + 1], end=[2**31 - 1], axis=[1])
+        zero, cut, end, axis = (f"{prefix}cut/{name}" for name in ("zero", "at", "end", "axis"))
+        nodes.append(helper.make_node("Slice", [whole, zero, cut, axis], [said]))
+        nodes.append(helper.make_node("Slice", [whole, cut, end, axis], [source]))
     sure, limit, least, any_doubt, told = (prefix + name for name in ("sure", "limit", "least", "doubt", "told"))
     weights += _constants(prefix, confidence=-1, stage=at)
     nodes += [
@@ -60,7 +67,7 @@ def _stage(
             "If",
             [any_doubt],
             [told],
-            then_branch=_asked_again(gates, at + 1, source, said, sure, limit),
+            then_branch=_asked_again(gates, at + 1, source, said, sure, limit, classes),
             else_branch=_branch([helper.make_node("Identity", [said], [f"{prefix}kept"])], [], f"{prefix}kept"),
         ),
     ]
@@ -68,12 +75,12 @@ def _stage(
 
 
 def _asked_again(
-    gates: Sequence[onnx.ModelProto], at: int, source: str, said: str, sure: str, limit: str
+    gates: Sequence[onnx.ModelProto], at: int, source: str, said: str, sure: str, limit: str, classes: int
 ) -> onnx.GraphProto:
     """`said`, with the rows of the examples in doubt replaced by what gate `at` and those after it say."""
     prefix = f"{at}/asked/"
     doubt, place, rows, part, merged = (prefix + name for name in ("doubt", "place", "rows", "inputs", "merged"))
-    nodes, weights, again = _stage(gates, at, part)
+    nodes, weights, again = _stage(gates, at, part, classes)
     before = [
         helper.make_node("Less", [sure, limit], [doubt]),
         helper.make_node("NonZero", [doubt], [place]),  # (1, m)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import onnx
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from modelopt_core import identity
 from modelopt_core.calibration import fit_temperature, tempered
-from modelopt_core.cascade.confidences import CONFIDENCES
+from modelopt_core.cascade.confidences import CONFIDENCES, stops
+from modelopt_core.cascade.cut import chosen, places
+from modelopt_core.cascade.exits import branched, settled
 from modelopt_core.cascade.graph import staged
 from modelopt_core.composite import COMPOSITES, Call, Composite, classes, compose
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
 from modelopt_core.measure import predictions
-from modelopt_core.step import STEPS, Combine, Knob, Named
+from modelopt_core.step import STEPS, Combine, Knob, Named, When
 from modelopt_core.workload import Workload
 
 
@@ -107,13 +110,6 @@ class Staged(Composite):
         return said[:, :-1]
 
 
-def stops(confidence: Tensor, thresholds: Tensor | Sequence[float]) -> Tensor:
-    """(S, N) confidences, (S − 1,) thresholds -> (N,): the first stage as sure as its threshold, else the last."""
-    limits = torch.as_tensor(thresholds, dtype=confidence.dtype)
-    sure = confidence[:-1] >= limits[:, None]
-    return torch.cat([sure, torch.ones_like(sure[:1])]).int().argmax(dim=0)
-
-
 @STEPS.register("Cascade")
 class Cascade(Combine):
     """Ask the pool's models in order, the cheap one first; stop at the first that is sure. The rest does not run."""
@@ -134,6 +130,19 @@ class Cascade(Combine):
         (), max_length=63, title="Thresholds", description="One per stage but the last, instead of one for all."
     )
 
+    stages: Literal["models", "exits"] = Field(
+        "models",
+        title="Stages",
+        description="The pool's models in their order, or exits from its last model: heads on hidden layers, fitted on "
+        "train. They share that model's work.",
+    )
+    exits: Annotated[tuple[str, ...], When("stages", "exits")] = Field(
+        (),
+        max_length=16,
+        title="Exits",
+        description="Layers behind which the model can be left; none: wherever it saves work.",
+    )
+
     @field_validator("thresholds")
     @classmethod
     def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
@@ -147,11 +156,18 @@ class Cascade(Combine):
     def limits(self, stages: int) -> tuple[float, ...]:
         """The thresholds of so many stages, (stages − 1,)."""
         if self.thresholds and len(self.thresholds) != stages - 1:
+            what = f"the pool {stages} models" if self.stages == "models" else f"its model {stages} ways out"
             raise ModelOptError(
-                f"Cascade has {len(self.thresholds)} thresholds, the pool {stages} models; give {stages - 1}, one for "
-                "every model but the last"
+                f"Cascade has {len(self.thresholds)} thresholds, {what}; give {stages - 1}, one for every model but "
+                "the last"
             )
         return self.thresholds or (self.threshold,) * (stages - 1)
+
+    def ways(self, models: Sequence[nn.Module], workload: Workload) -> int:
+        """How many stages these models give: themselves, or the exits of the last and its end."""
+        if self.stages == "models":
+            return len(models)
+        return len(chosen(places(models[-1], workload.example), self.exits, models[-1])) + 1
 
     def temperatures(self, models: Sequence[nn.Module], workload: Workload) -> tuple[float, ...]:
         """(S,): fitted on val, or 1."""
@@ -168,6 +184,8 @@ class Cascade(Combine):
     def combine(
         self, models: Sequence[nn.Module], workload: Workload, generator: torch.Generator, report: Report
     ) -> nn.Module:
+        if self.stages == "exits":
+            return self._branched(models[-1], workload)
         classes(models, workload.example, self.name)
         limits = self.limits(len(models))
         gates = [compose("gate", [model], confidence=self.confidence) for model in models]
@@ -176,3 +194,9 @@ class Cascade(Combine):
         whole = compose("cascade", gates)
         whole.get_buffer("thresholds").copy_(torch.tensor(limits))
         return whole
+
+    def _branched(self, model: nn.Module, workload: Workload) -> nn.Module:
+        """Stages that share their work: exits from one model."""
+        whole = branched(model, workload, self.exits, self.confidence)
+        limits = self.limits(len(whole.members))
+        return settled(whole, identity.key(model), limits, self.temperatures(whole.parts, workload))

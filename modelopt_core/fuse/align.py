@@ -45,7 +45,7 @@ def align(model: nn.Module, like: nn.Module, example: Tensor) -> nn.Module:
 
 def _described(model: nn.Module, group: Group) -> Tensor:
     """(C, n): for each channel, all weights that make it and that read it, and its biases."""
-    weights = channels.weights(model, group, outgoing=True)
+    weights = channels.weights(model, group, ("out", "in"))
     makers = [(model.get_submodule(member.layer), member.places) for member in group.members if member.role == "out"]
     biases = [
         bias.detach()[places].flatten(1)

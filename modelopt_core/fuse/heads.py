@@ -11,10 +11,8 @@ from modelopt_core import grid
 from modelopt_core.calls import calls
 from modelopt_core.composite import COMPOSITES, Call, Composite
 from modelopt_core.errors import ModelOptError
-from modelopt_core.models import Undrawn
+from modelopt_core.logistic import head
 from modelopt_core.workload import Workload
-
-MOST_WEIGHTS = 2**22  # of a head: what a file may ask for
 
 
 @COMPOSITES.register("stack")
@@ -78,23 +76,6 @@ class Joined(Composite):
 
     def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
         return torch.log_softmax(self.head(torch.cat([call(inputs) for call in calls], dim=-1)), dim=-1)
-
-
-def head(inputs: int, outputs: int) -> nn.Linear:
-    """A layer of zeros, to be solved for: nothing is drawn. ModelOptError for sizes that no file may ask for."""
-    if type(outputs) is not int or outputs < 1 or inputs * outputs > MOST_WEIGHTS:
-        raise ModelOptError(f"a head of {inputs} × {outputs} is not allowed; at most {MOST_WEIGHTS:,} weights are")
-    with Undrawn():
-        layer = nn.Linear(inputs, outputs)
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
-
-
-def take(layer: nn.Linear, found: Tensor) -> None:
-    """Put a fitted head (P + 1, K), its last row the bias, into the layer."""
-    layer.weight.copy_(found[:-1].t())
-    layer.bias.copy_(found[-1])
 
 
 def last_layer(model: nn.Module, workload: Workload) -> str | None:

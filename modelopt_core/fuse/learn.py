@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from modelopt_core import heldout
 from modelopt_core.composite import Composite, compose
 from modelopt_core.errors import ModelOptError
-from modelopt_core.fuse.heads import last_layer, take
-from modelopt_core.logistic import CrossFitted, cross_fitted
+from modelopt_core.fuse.heads import last_layer
+from modelopt_core.logistic import CrossFitted, cross_fitted, take
 from modelopt_core.measure import stacked
 from modelopt_core.train import EVALUATION_BATCH
 from modelopt_core.workload import Workload

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress, Relay, Report
 
 if TYPE_CHECKING:
@@ -106,8 +107,10 @@ class _Turns:
         try:
             self.report(None)  # settings that belong to a thread
             return work(report=_Side(self.report, self, at, name))
-        except BaseException:
+        except BaseException as error:
             self.broken = True
+            if name and isinstance(error, ModelOptError):  # the best model of a job is the first work's
+                raise ModelOptError(f"{name.strip()}: {error}") from error
             raise
         finally:
             with self.changed:

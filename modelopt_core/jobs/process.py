@@ -100,8 +100,8 @@ def explain(error: Exception, worker: Worker) -> str:
 
     if isinstance(error, TrainingError):
         worker.best = lambda: error.best
-        with suppress(ModelOptError):
-            worker.keep_best()
+    with suppress(ModelOptError, MemoryError):
+        worker.keep_best()
     if isinstance(error, ModelOptError):
         return str(error)
     if isinstance(error, MemoryError) or "allocate memory" in str(error):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from modelopt_core import identity
+from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.measure import stacked
@@ -70,37 +72,36 @@ def follow(
         name = getattr(whole, "called", type(whole).__name__)
         raise ModelOptError(f"{name} has no stages to follow; give what Pipeline(…).apply made")
     plan, modes = whole.plan, _modes(whole.plan, switches or {})
-    kept = _Kept(whole, workload, split, {"runtime": runtime, "device": device})
+    kept = replace(_kept(whole, workload, split, runtime, device), limits=whole.limits)
     walked, source = kept.go(modes)
-    scores = (walked.said.argmax(dim=1) == kept.labels).float()
-    right = [_right(stage, modes, kept, walked, source, scores) for stage in plan.stages]
-    wrong = ~torch.stack(right)
-    first = torch.where(wrong.any(dim=0), wrong.int().argmax(dim=0), -1)
+    answers = walked.said.argmax(dim=1)
+    scores = (answers == kept.labels).float()
+    right = torch.stack([_right(stage, modes, kept, walked, source, scores) for stage in plan.stages])
+    first = torch.full_like(answers, -1)
+    for at in reversed(range(len(right))):
+        first = torch.where(right[at], first, at)
     return Flow(
         names=tuple(stage.name for stage in plan.stages),
-        answers=walked.said.argmax(dim=1),
+        answers=answers,
         scores=scores,
-        right=~wrong,
-        ran=torch.stack([source.ran[list(stage.members)].any(dim=0) for stage in plan.stages]),
+        right=right,
+        ran=torch.stack([source.ran[list(stage.members)].amax(dim=0) > 0 for stage in plan.stages]),
         lost=torch.where(scores < 1, first, -1),
         recovered=torch.where(scores < 1, -1, first),
         how="simulated" if "oracle" in modes.values() else "measured",
     )
 
 
+@dataclass(frozen=True, eq=False)
 class _Kept:
-    """Of one split: what the parts said, what their models say of sound inputs, and the truth."""
+    """Of n examples: what the parts said, (P, n, k), what their models say of sound inputs, and the truth."""
 
-    def __init__(self, whole: Piped, workload: Workload, split: str, how: Mapping[str, Any]) -> None:
-        self.plan, self.limits = whole.plan, whole.limits
-        self.labels = workload.split(split).targets
-        self.harmed = torch.zeros(len(self.labels), dtype=torch.bool)
-        self.said = self.sound = stacked(whole.parts, workload, split, **how)
-        if any(stage.kind == "map" for stage in self.plan.stages):
-            bare, clean = [whole.members[member] for member, _ in self.plan.parts], workload
-            if isinstance(workload, Damaged):
-                clean, self.harmed = workload.whole, workload.harmed[split]
-            self.sound = stacked(bare, clean, split, **how)[:, : len(self.labels)]
+    plan: Plan
+    said: Tensor
+    sound: Tensor
+    labels: Tensor
+    harmed: Tensor
+    limits: tuple[float, float] = (0.5, 0.5)
 
     def truth(self, stage: Stage, group: int = 0) -> tuple[Tensor, int]:
         """(n,) the place of the truth among the k answers of the stage, −1 where it is none of them; k."""
@@ -113,10 +114,34 @@ class _Kept:
         within = self.labels[:, None] == torch.tensor(stage.groups[group])  # (n, k)
         return torch.where(within.any(dim=1), within.int().argmax(dim=1), -1), within.shape[1]
 
+    def only(self, rows: Tensor) -> _Kept:
+        """The same of some examples (r,)."""
+        said, sound = self.said[:, rows], self.sound[:, rows]
+        return replace(self, said=said, sound=sound, labels=self.labels[rows], harmed=self.harmed[rows])
+
     def go(self, modes: Mapping[str, str]) -> tuple[Walked, _Switched]:
         """The walk with these switches."""
         source = _Switched(self, modes)
         return walk(self.plan, source, *self.limits), source
+
+
+def _kept(whole: Piped, workload: Workload, split: str, runtime: str, device: str) -> _Kept:
+    """What does not change with thresholds and switches, gathered once."""
+
+    def make() -> _Kept:
+        plan, labels, how = whole.plan, workload.split(split).targets, {"runtime": runtime, "device": device}
+        said = sound = stacked(whole.parts, workload, split, **how)
+        harmed = torch.zeros(len(labels), dtype=torch.bool)
+        if any(stage.kind == "map" for stage in plan.stages):
+            bare, clean = [whole.members[member] for member, _ in plan.parts], workload
+            if isinstance(workload, Damaged):
+                clean, harmed = workload.whole, workload.harmed[split]
+            sound = stacked(bare, clean, split, **how)[:, : len(labels)]
+        return _Kept(plan, said, sound, labels, harmed)
+
+    keys = [identity.key(model) for model in whole.members]
+    key = ("followed", *keys, whole.plan.text, workload.data_hash, split, runtime, device, identity.CODE_VERSION)
+    return STORE.get(key, make, lambda kept: kept.said.nbytes + kept.sound.nbytes)
 
 
 class _Switched(Kept):
@@ -128,13 +153,13 @@ class _Switched(Kept):
 
     def ask(self, stage: Stage, rows: Rows, group: int = 0) -> Tensor:
         mode = self.modes[stage.name]
-        self.ran[stage.member(group), rows] = 1
         if mode == "model":
             said = super().ask(stage, rows, group)
-            if not bool(self.clean.any()):
+            if "oracle" not in self.modes.values() or not bool(self.clean.any()):
                 return said
             bare = self._bare(stage.member(group))
             return torch.where(self.clean[rows, None], self.kept.sound[bare, rows, : said.shape[1]], said)
+        self.ran[stage.member(group), rows] = 1
         place, k = self.kept.truth(stage, group)
         place = place[rows]
         undecided = torch.full((len(place), k), -math.log(k))
@@ -151,8 +176,7 @@ class _Switched(Kept):
         self.ran[stage.member(), rows] = 1
         if mode == "model":
             super().mend(stage, rows)
-        elif mode == "oracle":
-            self.clean[rows] = True
+        self.clean[rows] |= mode == "oracle"
 
     def _bare(self, member: int) -> int:
         """A part of this model; `sound` has what it says of sound inputs at each of them."""
@@ -171,8 +195,12 @@ def _right(stage: Stage, modes: Mapping[str, str], kept: _Kept, walked: Walked, 
         return scores > 0
     if modes[stage.name] != "model":
         return torch.ones_like(kept.harmed)
-    better = kept.go({**modes, stage.name: "oracle"})[0].said.argmax(dim=1) == kept.labels
-    return ~(source.ran[stage.member()].bool() & better & (scores < 1))
+    asked = (source.ran[stage.member()].bool() & (scores < 1)).nonzero()[:, 0]
+    found = torch.ones_like(kept.harmed)
+    if len(asked):
+        some = kept.only(asked)
+        found[asked] = some.go({**modes, stage.name: "oracle"})[0].said.argmax(dim=1) != some.labels
+    return found
 
 
 def _modes(plan: Plan, switches: Mapping[str, str]) -> dict[str, str]:

@@ -3,12 +3,14 @@
 A criterion that scores every weight, (R, n) -> (R, n), serves every granularity: a block's score is the mean of its
 weights' scores, a channel's the sum of its row's. One that scores rows, (R, n) -> (R,), is for channels only.
 
-A channel's row holds all connections that go with it: those into it, in every layer that makes it, and those out of
-it, in every layer that reads it (Fang et al., DepGraph, arXiv 2301.12900, section 3.3).
+A channel's row holds all weights that go with it, one rule for all criteria: those into it, in every layer that makes
+it; those that it passes through, the γ of a norm or a depthwise kernel; and those out of it, in every layer that reads
+it (Fang et al., DepGraph, arXiv 2301.12900, section 3.3).
 
 Declared: needs (fields of Stats), equivariant (permuted rows, permuted scores), granularity (what it can be used for);
-comparable: scores of different layers compare, so that channels of all layers are ranked as they are and not first
-divided by their layer's mean. Undivided, even slopes of one loss (`taylor`, `fisher`) take whole layers away.
+through: False leaves out what a channel passes through; comparable: scores of different layers compare, so that
+channels of all layers are ranked as they are and not first divided by their layer's mean. Undivided, even slopes of one
+loss (`taylor`, `fisher`) take whole layers away.
 """
 
 from __future__ import annotations
@@ -99,13 +101,13 @@ def hebbian(stats: Stats) -> Tensor:
     return (stats.joint / positive(stats.pre)).abs()
 
 
-@CRITERIA.register("taylor", needs=("grad",), equivariant=True, granularity=EVERY)
+@CRITERIA.register("taylor", needs=("grad",), equivariant=True, granularity=EVERY, through=False)
 def taylor(stats: Stats) -> Tensor:
     """|w · g|: first-order change of the loss without w. weight, grad (R, n) -> scores (R, n).
 
     g is the gradient of the mean loss. A channel's score is the sum of the sizes: the plain sum of w · g vanishes for
     every filter before a batch norm, because the norm undoes its scale. Once training has converged, g is all but zero
-    and tells little.
+    and tells little; hundreds of them average to something, a norm's single γ · g does not, and is left out.
 
     Source: Molchanov et al., Importance estimation for neural network pruning, arXiv 1906.10771; for single weights:
     Lee et al., SNIP, arXiv 1810.02340.
@@ -118,7 +120,8 @@ def fisher(stats: Stats) -> Tensor:
     """½ · w² · E[g²]: second-order change of the loss without w. weight, square (R, n) -> scores (R, n).
 
     The Hessian's diagonal, where training has converged, is about the mean square of the examples' gradients (the
-    empirical Fisher information); what weights do together is left out.
+    empirical Fisher information); what weights do together is left out, but for the γ of a norm, which moves the whole
+    channel.
 
     Source: LeCun et al., Optimal brain damage, NIPS 1989; Theis et al., Faster gaze prediction with dense networks and
     Fisher pruning, arXiv 1801.05787.

@@ -13,7 +13,7 @@ from modelopt_core import channels
 from modelopt_core.channels import Group
 from modelopt_core.errors import ModelOptError
 from modelopt_core.prune.criteria import CRITERIA, Stats
-from modelopt_core.prune.stats import Gathered, bn_scale, of_group, of_layer
+from modelopt_core.prune.stats import ENDS, WHOLE, Gathered, bn_scale, of_group, of_layer
 from modelopt_core.registry import Entry
 
 
@@ -33,10 +33,11 @@ class Scorer:
 
     def group(self, group: Group) -> Tensor:
         """(C,): a score for every channel of the group."""
-        gathered: dict[str, Any] = of_group(self.model, group, self.gathered)
+        roles = WHOLE if self._declared("through") is not False else ENDS
+        gathered: dict[str, Any] = of_group(self.model, group, self.gathered, roles)
         if self.needs_norm:
             gathered["bn_scale"] = bn_scale(self.model, group)
-        scores = self._score(channels.weights(self.model, group, outgoing=True), channels=True, **gathered)
+        scores = self._score(channels.weights(self.model, group, roles), channels=True, **gathered)
         return scores.sum(dim=1) if scores.dim() == 2 else scores
 
     @property

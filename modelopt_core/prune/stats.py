@@ -2,16 +2,19 @@
 
 Everything that is summed over connections is one operation, `correlate`: the gradient of Σ y ⊙ layer(x) with respect to
 the layer's weight is Σ x_i·y_j for a linear layer, the same over all patches for a convolution, and over all tokens for
-an embedding. No patch is ever copied out.
+an embedding. No patch is ever copied out. What scales channels one by one is a depthwise layer of their own: the γ of
+a norm reads the normalised channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from modelopt_core import channels, identity, turns
 from modelopt_core.attention import open_heads
@@ -23,6 +26,13 @@ from modelopt_core.layers import WEIGHTED
 from modelopt_core.workload import Workload
 
 EXAMPLES, BATCH = 1024, 128
+SCALES = (_NormBase, nn.GroupNorm, nn.PReLU)  # y = w · x̂ + what does not depend on w, for every channel
+WHOLE = (
+    "out",
+    "norm",
+    "in",
+)  # a channel is all that goes with it: what makes it, what it passes through, what reads it
+ENDS = ("out", "in")
 PAUSE_S = 0.25  # who waits for these statistics may be whom we let go first: not for long
 
 
@@ -35,6 +45,22 @@ def correlate(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def squared(call: Call) -> Tensor:
     """The input's squares; a token reads a one, whose square is one."""
     return call.x if isinstance(call.layer, nn.Embedding) else call.x.square()
+
+
+def depthwise(call: Call) -> Call:
+    """The use of a layer that scales channels (b, C, …), as that of a depthwise layer (b, C, positions) on its x̂."""
+    x = _with_scale(call.layer, 1.0)(call.x) - _with_scale(call.layer, 0.0)(call.x)
+    n = x.shape[1]
+    like = nn.Conv1d(n, n, 1, groups=n, bias=False, device="meta")
+    like.weight = nn.Parameter(call.layer.get_parameter("weight").detach().expand(n)[:, None, None])
+    return Call(like, *(t.reshape(*x.shape[:2], -1) for t in (x, call.y, call.g)))
+
+
+def _with_scale(layer: nn.Module, scale: float) -> Callable[[Tensor], Tensor]:
+    """The layer, were its weight this number for all channels."""
+    twin = copy.deepcopy(layer).requires_grad_(False)
+    twin.get_parameter("weight").fill_(scale)
+    return twin.forward
 
 
 def pre(call: Call) -> Tensor:
@@ -87,11 +113,12 @@ def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: T
     device = next(model.parameters()).device
     opened = open_heads(model)
     model.requires_grad_(True)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED) or scales(layer)}
     for some in at.split(BATCH):
         turns.pause(PAUSE_S)
         inputs, targets = workload.train.inputs[some].to(device), workload.train.targets[some].to(device)
         for name, call in calls(model, layers, workload, inputs, targets, bool({"grad", "square"} & set(wanted))):
+            call = depthwise(call) if scales(call.layer) else call
             for need in wanted:
                 total = SUMS[need](call)
                 sums[need][name] = sums[need][name] + total if name in sums[need] else total
@@ -100,6 +127,11 @@ def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: T
             if all(f"{name}.{part}" in found for part in "qkv"):
                 found[name] = torch.cat([found.pop(f"{name}.{part}") for part in "qkv"])
     return {need: {name: total / len(at) for name, total in found.items()} for need, found in sums.items()}
+
+
+def scales(layer: nn.Module) -> bool:
+    """Does it multiply channels by a number of their own?"""
+    return isinstance(layer, SCALES) and channels.weight_of(layer) is not None
 
 
 def _size_bytes(gathered: Gathered) -> int:
@@ -111,12 +143,13 @@ def of_layer(name: str, gathered: Gathered) -> dict[str, Tensor]:
     return {need: _known(found, name).flatten(1) for need, found in gathered.items()}
 
 
-def of_group(model: nn.Module, group: Group, gathered: Gathered) -> dict[str, Tensor]:
-    """What was gathered about all connections of a group's channels: name of the need -> (C, n)."""
-    return {
-        need: channels.rows(model, group, lambda name, found=found: _known(found, name), outgoing=True)  # type: ignore[misc]
-        for need, found in gathered.items()
-    }
+def of_group(model: nn.Module, group: Group, gathered: Gathered, roles: Collection[str] = WHOLE) -> dict[str, Tensor]:
+    """What was gathered about a group's channels: name of the need -> (C, n), as `channels.weights` has the weights."""
+
+    def of(name: str, found: Mapping[str, Tensor]) -> Tensor | None:
+        return None if channels.weight_of(model.get_submodule(name)) is None else _known(found, name)
+
+    return {need: channels.rows(model, group, partial(of, found=found), roles) for need, found in gathered.items()}
 
 
 def bn_scale(model: nn.Module, group: Group) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import streamlit as st
 
@@ -10,11 +11,12 @@ import modelopt_core as mo
 from modelopt_core.cascade import Choice, best_thresholds, front
 from modelopt_core.errors import ModelOptError
 from pages.combining import said, stages
-from pages.shared import charts, pool, units
+from pages.shared import charts, units
 from pages.shared.trial import Trial
 
 UNITS = {"MACs": "multiply–accumulates", "ms": "milliseconds, one thread"}
 
+LEAST = 1e-6  # of a cost: a difference of two timings may be none
 TOLD = {"MACs": " MACs", "ms": ""}
 
 
@@ -22,19 +24,19 @@ def draw(trial: Trial) -> None:
     """The front and the models alone; below, a target."""
     unit = st.segmented_control("Cost", list(UNITS), default="MACs", key="Cascade.cost", required=True)
     confidence, scores = said.gates(trial)
-    costs = _costs(trial, unit)
+    costs, alone = _costs(trial, unit)
     best = said.kept(trial, f"front {unit} {trial.step.confidence} {trial.step.calibrate}",
                      lambda: front(confidence, scores, costs))  # fmt: skip
-    now, names = stages.happened(trial), pool.names(trial.members)
+    now, names = stages.happened(trial), said.names(trial)
     score, cost = float(now.scores.mean()), now.cost(costs)
     chart, target = st.columns([3, 2], gap="large")
     with chart:
         fig = charts.figure(f"mean cost of an example, {UNITS[unit]}", "score on val", percent="y")
         charts.line(fig, "best thresholds", [c.cost for c in best], [c.score for c in best], charts.colour("score"))
-        charts.dots(fig, "each model alone", costs, scores.mean(1).tolist(), charts.colour("muted"), text=names)
+        charts.dots(fig, "each model alone", alone, scores.mean(1).tolist(), charts.colour("muted"), text=names)
         charts.dots(fig, "this setting", [cost], [score], charts.colour("ink"), size=11)
         fig.update_traces(line_shape="hv", selector={"name": "best thresholds"})
-        charts.logarithmic(fig, min(costs), max(*costs, cost), lambda tick: _cost(tick, unit))
+        charts.logarithmic(fig, min(alone), max(*alone, cost), lambda tick: _cost(tick, unit))
         charts.draw(fig, f"cost-chart-{unit}", f"Score against mean cost: {len(best)} settings that no other beats")
     with target:
         st.html(
@@ -70,14 +72,14 @@ def _target(confidence: object, scores: object, costs: list[float], unit: str, s
               args=(tuple(round(t, 6) for t in found.thresholds),))  # fmt: skip
 
 
-def _costs(trial: Trial, unit: str) -> list[float]:
-    """What each stage adds, as measured by itself."""
+def _costs(trial: Trial, unit: str) -> tuple[list[float], list[float]]:
+    """What each stage adds, and what it costs alone; exits share what comes before, so alone they cost all of it."""
     here = trial.bench
-    found = [
-        mo.measure(model, here.workload, runtime=here.runtime, device=here.device)
-        for model in pool.models(trial.members, here)
-    ]
-    return [float(m.macs) if unit == "MACs" else m.latency_ms.value for m in found]
+    found = [mo.measure(m, here.workload, runtime=here.runtime, device=here.device) for m in said.stages(trial)]
+    alone = [float(m.macs) if unit == "MACs" else m.latency_ms.value for m in found]
+    if trial.step.stages == "models":
+        return alone, alone
+    return [alone[0], *(max(b - a, LEAST) for a, b in pairwise(alone))], alone
 
 
 def _cost(value: float, unit: str) -> str:

@@ -7,7 +7,7 @@ from html import escape
 import streamlit as st
 
 from pages.combining import said, stages
-from pages.shared import examples, pool, units
+from pages.shared import examples, units
 from pages.shared.trial import Trial
 
 MOST = 36
@@ -15,7 +15,7 @@ MOST = 36
 
 def draw(trial: Trial) -> None:
     """Pictures or texts, with the stage that let them go and what the last stage would have said."""
-    workload, names = trial.bench.workload, pool.names(trial.members)
+    workload, names = trial.bench.workload, said.names(trial)
     found, (confidence, _), (answers, right) = stages.happened(trial), said.gates(trial), said.answers(trial)
     wrong = found.early_and_wrong().tolist()
     saved = sum(int(right[-1, i]) for i in wrong)

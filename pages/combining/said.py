@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from torch import nn
+
 from modelopt_core import identity
 from modelopt_core.cache import STORE
+from modelopt_core.cascade import Exits
 from modelopt_core.ensemble import judged
 from modelopt_core.measure import stacked
 from pages.shared import pool
@@ -15,10 +18,25 @@ from pages.shared.trial import Trial
 T = TypeVar("T")
 
 
+def stages(trial: Trial) -> list[nn.Module]:
+    """Who answers: the members, or the ways out of the last of them."""
+    return trial.after.parts if _exits(trial) else pool.models(trial.members, trial.bench)  # type: ignore[return-value]
+
+
+def names(trial: Trial) -> list[str]:
+    """What charts call the stages: the members, or behind conv1, behind conv2, cnn."""
+    told = pool.names(trial.members)
+    return [*(f"behind {layer}" for layer in trial.after.layers), told[-1]] if _exits(trial) else told  # type: ignore[union-attr]
+
+
+def _exits(trial: Trial) -> bool:
+    return isinstance(trial.after, Exits)
+
+
 def log_probabilities(trial: Trial) -> Any:
     """A tensor (members, examples of val, classes)."""
     here = trial.bench
-    return stacked(pool.models(trial.members, here), here.workload, runtime=here.runtime, device=here.device)
+    return stacked(stages(trial), here.workload, runtime=here.runtime, device=here.device)
 
 
 def truth(trial: Trial) -> Any:
@@ -40,7 +58,7 @@ def judge(trial: Trial, weights: Sequence[float]) -> tuple[float, float]:
 def kept(trial: Trial, what: str, make: Callable[[], T]) -> T:
     """What takes longer than drawing it is computed once for these members."""
     here = trial.bench
-    keys = [identity.key(model) for model in pool.models(trial.members, here)]
+    keys = [identity.key(model) for model in stages(trial)]
     return STORE.get(("members", what, *keys, here.workload.data_hash, here.runtime, here.device), make)
 
 
@@ -49,7 +67,8 @@ def gates(trial: Trial) -> tuple[Any, Any]:
     here, step = trial.bench, trial.step
 
     def make() -> tuple[Any, Any]:
-        models = pool.models(trial.members, here)
-        return step.sure(log_probabilities(trial), step.temperatures(models, here.workload)), answers(trial)[1].float()
+        return step.sure(log_probabilities(trial), step.temperatures(stages(trial), here.workload)), answers(trial)[
+            1
+        ].float()
 
     return kept(trial, f"gates {step.confidence} {step.calibrate}", make)

@@ -6,31 +6,39 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+import modelopt_core as mo
 from modelopt_core.cascade import Flow, flow
+from modelopt_core.errors import ModelOptError
 from pages.combining import said
-from pages.shared import charts, pool, units
+from pages.shared import charts, controls, pool, units
 from pages.shared.bench import Bench
 from pages.shared.trial import Trial
 
-THRESHOLDS, THRESHOLD = "Cascade.thresholds", "Cascade.threshold"
+THRESHOLDS, THRESHOLD, EXITS = "Cascade.thresholds", "Cascade.threshold", "Cascade.exits"
 STEP = 0.001
 
 
 def settle(here: Bench) -> None:
     """As many thresholds as stages that may stop."""
-    state, n = st.session_state, len(pool.current("Cascade", here))
-    if state.get(THRESHOLDS) and len(state[THRESHOLDS]) != n - 1:
+    state = st.session_state
+    step, models = controls.current(mo.Cascade), pool.models(pool.current("Cascade", here), here)
+    assert isinstance(step, mo.Cascade)
+    try:
+        fits = len(step.thresholds) in (0, step.ways(models, here.workload) - 1)
+    except ModelOptError:  # layers of another model; one that has no exits is told by the cards
+        state[EXITS], fits = (), False
+    if not fits:
         state[THRESHOLDS] = ()
 
 
 def happened(trial: Trial) -> Flow:
     """What the stages did with val."""
-    return flow(*said.gates(trial), trial.step.limits(len(trial.members)))
+    return flow(*said.gates(trial), trial.step.limits(len(said.names(trial))))
 
 
 def draw(trial: Trial) -> None:
     """Left the flow, right the thresholds."""
-    names, found = pool.names(trial.members), happened(trial)
+    names, found = said.names(trial), happened(trial)
     diagram, limits = st.columns([3, 2], gap="large")
     with diagram:
         _sankey(names, found)

@@ -13,6 +13,7 @@ from modelopt_core import identity
 from modelopt_core.prune import Cell, Duel, contest, duels, entrants, spreads
 from modelopt_core.prune.contest import RATIOS, SEEDS, drawn, length
 from modelopt_core.sweep import SWEEPER, Sweep
+from pages.pruning import recovery
 from pages.shared import charts, units
 from pages.shared.follow import PATIENCE_S, follow
 from pages.shared.trial import Setting, start
@@ -52,13 +53,13 @@ def _draw(setting: Setting, names: Sequence[str], sweep: Sweep[Cell]) -> None:
     cells = whole_rounds(list(sweep.points), len(names))
     if not cells:
         return
+    if told := recovery.untuned(_step(setting)):
+        st.html(f'<p class="mo-foot"><b>{told}</b></p>')
     chart, words = st.columns([5, 3], gap="large")
     with chart:
         _chart(setting, names, cells)
     with words:
-        st.html(
-            f'<div class="mo-ask"><b>Where {SUBJECT} wins and loses</b><p>{escape(verdict(setting, cells))}</p></div>'
-        )
+        st.html(verdict(setting, cells))
         st.html(f'<p class="mo-foot">{escape(band(setting))}</p>')
     with st.expander("The numbers"):
         st.html(_table(setting, cells))
@@ -103,37 +104,41 @@ def _dash(name: str, at: int) -> str:
 
 def band(setting: Setting) -> str:
     """What the bands are, honestly."""
-    fixed = setting.bench.model_name
     return (
-        f"Line: mean over the seeds; band: lowest to highest of {SEEDS} seeds, drawn for the chosen criterion, "
-        f"{SUBJECT} and random. The network is always {fixed} as it came: a seed decides what random draws, and which "
-        "training examples are looked at by a criterion that needs data. Criteria that look at weights only have no "
-        "band. How other trained networks would fare is not in it; python -m benchmarks.prune measures that."
+        f"Line: mean. Band ({SUBJECT}, random, the chosen one): lowest to highest of {SEEDS} seeds, which decide what "
+        "random draws and which training examples a criterion looks at. The network is always "
+        f"{setting.bench.model_name}; python -m benchmarks.prune trains others."
     )
 
 
 def verdict(setting: Setting, cells: Sequence[Cell]) -> str:
-    """Where the article's rule wins and loses, from these very cells."""
+    """Where the article's rule wins and loses, from these very cells: a small table."""
     here = setting.bench
     found = duels(cells, SUBJECT, here.workload.chance)
-    if not found:
-        return "Not measured yet."
-    better, worse = (_places(found, word) for word in ("better", "worse"))
     rest = sum(not duel.verdict for duel in found)
+    said = {
+        "wins against": places(found, "better"),
+        "loses to": places(found, "worse"),
+        "no clear difference": [f"in {rest} of {len(found)} comparisons"],
+    }
+    rows = "".join(
+        f"<tr><td>{what}</td><td>{'<br>'.join(map(escape, lines))}</td></tr>" for what, lines in said.items()
+    )
     return (
-        f"On these {units.whole(len(here.workload.val))} examples, at equal ratio, {SUBJECT} is better than {better}. "
-        f"It is worse than {worse}. In {rest} of {len(found)} comparisons there is no clear difference. Paired tests "
-        "on the same examples, with Holm's correction over all of them; where both only guess, nothing is compared."
+        f'<div class="mo-ask"><b>Where {SUBJECT} wins and loses</b><div class="mo-wrap">'
+        f'<table class="mo-table"><tbody>{rows}</tbody></table></div></div>'
+        f'<p class="mo-foot">At equal ratio, on the same {units.whole(len(here.workload.val))} examples; paired tests, '
+        "Holm's correction. Not compared where both only guess.</p>"
     )
 
 
-def _places(found: Sequence[Duel], word: str) -> str:
-    """random at p = 0.1, 0.3 – 0.5; than l1, l2 at 0.9 — or none"""
+def places(found: Sequence[Duel], word: str) -> list[str]:
+    """A line for the rivals that share their ratios: l1, l2 at p = 0.3 to 0.5; or none."""
     rivals: dict[str, list[str]] = {}
     for name in sorted({duel.rival for duel in found}):
         if ratios := [duel.ratio for duel in found if (duel.rival, duel.verdict) == (name, word)]:
             rivals.setdefault(spans(ratios), []).append(name)
-    return "; than ".join(f"{', '.join(names)} at p = {where}" for where, names in rivals.items()) or "none"
+    return [f"{', '.join(names)} at p = {where}" for where, names in rivals.items()] or ["none"]
 
 
 def spans(ratios: Sequence[float]) -> str:

@@ -9,6 +9,7 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core import turns
+from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.train import norms_of
 from pages.shared import controls, units, work
@@ -18,6 +19,7 @@ from pages.shared.trial import Setting
 KEYS = controls.keys(mo.Prune)
 TITLES = {"none": "raw", "norms": "norms re-estimated", "fine-tuned": "fine-tuned"}
 ARROW = "\N{RIGHTWARDS ARROW}"
+EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,41 @@ def marks(here: Bench, step: mo.Prune) -> list[Mark]:
     said = f"{tuned.epochs} epoch{'s' if tuned.epochs > 1 else ''}{rounds}"
     if work.kept(here, tuned):
         return [raw, norms, Mark("fine-tuned", _score(here, tuned), said)]
-    job = work.found(here, tuned)
-    busy = job is not None and job.state in ("queued", "running", "paused")
-    return [raw, norms, Mark("fine-tuned", None, "a job is at it" if busy else "not measured")]
+    return [raw, norms, Mark("fine-tuned", None, "a job is at it" if busy(here, step) else "not measured")]
+
+
+def busy(here: Bench, step: mo.Prune) -> bool:
+    """Is a job at the fine-tuned point?"""
+    tuned = step.changed(recovery="fine-tuned")
+    job = None if work.kept(here, tuned) else work.found(here, tuned)
+    return job is not None and not job.ended
+
+
+def untuned(step: mo.Prune) -> str:
+    """What tabs that measure hundreds of networks say where training is chosen, else empty."""
+    if not step.lasts:
+        return ""
+    return "Nothing here is fine-tuned: one shot for each point, then norms re-estimated."
 
 
 def draw(setting: Setting) -> None:
+    """The strip; while a job is at the last point, it looks every second whether it is there."""
+    assert isinstance(setting.step, mo.Prune)
+    watched = busy(setting.bench, setting.step)
+    st.fragment(_draw, key="recovery-strip", run_every=EVERY_S if watched else None)(setting, watched)
+
+
+def _draw(setting: Setting, watched: bool) -> None:
     """The three points in a row, the chosen one marked; a button for the last where it is not measured."""
     here, step = setting.bench, setting.step
     assert isinstance(step, mo.Prune)
-    with turns.waiting():
-        found = marks(here, step)
+    if watched and not busy(here, step):
+        st.rerun()  # ends the polling
+    try:
+        with turns.waiting():
+            found = marks(here, step)
+    except ModelOptError:  # the cards say it
+        return
     with st.container(horizontal=True, vertical_alignment="center", key="recovery"):
         arrow = f"<i>{ARROW}</i>"
         large = " mo-large" if here.view == "present" else ""

@@ -12,7 +12,7 @@ import modelopt_core as mo
 from modelopt_core import identity
 from modelopt_core.prune import Sensitivity, Unit
 from modelopt_core.sweep import SWEEPER, Sweep
-from pages.pruning import ratios
+from pages.pruning import ratios, recovery
 from pages.shared import charts, units
 from pages.shared.follow import PATIENCE_S, follow
 from pages.shared.trial import Setting
@@ -33,6 +33,8 @@ def draw(setting: Setting) -> None:
         "is coupled to it. Each cell is a real prune, measured. Grey: the interval holds zero. "
         "<b>Click a cell</b> to give that layer that ratio; Undo takes it back.</p>"
     )
+    if told := recovery.untuned(setting.step):
+        st.html(f'<p class="mo-foot"><b>{told}</b></p>')
     follow("sensitivity", partial(request, setting, len(found)), partial(_table, found))
 
 

@@ -62,7 +62,8 @@ def _described(job: Job) -> str:
         steps = "an older recipe"
     grid = job.plan.grid
     over = f", {len(grid.values)} values of {grid.field}" if grid else ""
-    over += f", with and without, seeds {len(job.plan.pair.seeds)}" if job.plan.pair else ""
+    if pair := job.plan.pair:
+        over = f" and the same alone, {len(pair.seeds)} seed{'s' * (len(pair.seeds) > 1)}"
     far = "" if job.ended else f", {units.percent(watch.share(job))}"
     on = f"{bench.title(job.plan.workload)}, {', '.join(job.plan.models)}"
     return (

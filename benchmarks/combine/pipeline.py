@@ -1,0 +1,102 @@
+"""Pipelines against the best single model: errors, bytes, multiply–accumulates, time; which stage loses what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import modelopt_core as mo
+from benchmarks.combine.sliders import milliseconds, told
+from modelopt_core.estimate import mcnemar
+from modelopt_core.measure import stacked
+from modelopt_core.pipeline import chains, follow, worth
+from modelopt_core.workload import Workload
+
+NAMES = ("digits", "docstrings", "mnist")
+VALUES = tuple(i / 20 for i in range(21))
+
+
+def table() -> Iterator[str]:
+    """Markdown, line by line."""
+    yield (
+        "## Pipelines: stages of different jobs\n\nOn test, with the shipped models of each stage; the threshold t, or "
+        "where nothing is sorted the suspicion s, is the smallest of those that score best on val. The single model "
+        "is the best on val of those that ship, of models with one score the one with fewer MACs. Damage is simulated. "
+        "Won, lost: against the single model, exact McNemar. Wall clock: the single model's over the pipeline's, one "
+        "example, in turns, mean over the ways through the stages.\n"
+    )
+    yield "| inputs | pipeline | errors | single model | errors | won, lost, p | bytes × | MACs × | wall clock × |"
+    yield "|---|---|--:|---|--:|---|--:|--:|--:|"
+    cases = [(mo.workload(name), chain) for name in NAMES for chain in chains(mo.workload(name))]
+    made = [_case(w, chain) for w, chain in cases]
+    for data, step, pool, single in made:
+        yield _row(data, step, pool, single)
+    yield "\nWhere examples are lost on test. Oracle: the score if the stage knew its truth, simulated; off: without.\n"
+    yield "| inputs | stage | own score | lost | recovered | score with oracle | off |\n|---|---|--:|--:|--:|--:|--:|"
+    for data, step, pool, _ in made:
+        yield from _stages(data, step, pool)
+    yield from _sliders(*made[-1][:3])
+
+
+Case = tuple[Workload, mo.Pipeline, list[str], str]
+
+
+def _case(whole: Workload, chain: Sequence[str]) -> Case:
+    """(inputs, step with its threshold, names of the stages' models, name of the single model)."""
+    tasks = [whole.subtask(name) for name in chain]
+    data: Workload = mo.damaged(whole) if any(task.kind == "judge" for task in tasks) else whole
+    names = [model for task in tasks for model in task.models]
+    knob = "threshold" if any(task.kind == "route" for task in tasks) else "suspicion"
+    steps = [mo.STEPS["Pipeline"](stages=tuple(chain), **{knob: value}) for value in VALUES]
+    scores = [float(mo.predictions(_made(step, names, data), data).scores.mean()) for step in steps]
+    return data, steps[scores.index(max(scores))], names, _best(data)
+
+
+def _made(step: mo.Pipeline, names: Sequence[str], data: Workload) -> Any:
+    return step.apply([mo.baseline(data.name, name) for name in names], data)
+
+
+def _best(data: Workload) -> str:
+    found = {name: mo.measure(mo.baseline(data.name, name), data) for name in data.models}
+    return max(found, key=lambda name: (found[name].score.value, -found[name].macs))
+
+
+def _row(data: Workload, step: mo.Pipeline, names: Sequence[str], name: str) -> str:
+    whole, single = _made(step, names, data), mo.baseline(data.name, name)
+    found, alone = mo.measure(whole, data, "test", baseline=single), mo.measure(single, data, "test")
+    right, was = (mo.predictions(model, data, "test").scores for model in (whole, single))
+    flips, n = mcnemar(was.numpy(), right.numpy()), len(right)
+    cells = [
+        data.title,
+        f"{' → '.join(step.stages)}, t = {step.threshold:g}, s = {step.suspicion:g}",
+        f"{n - int(right.sum()):,} of {n:,}",
+        name,
+        f"{n - int(was.sum()):,}",
+        f"{flips.won}, {flips.lost}, p = {flips.p:.2g}",
+        f"{alone.size_bytes / found.size_bytes:.2f}",
+        f"{alone.macs / found.macs:.2f}",
+        f"{found.speedup.value:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _stages(data: Workload, step: mo.Pipeline, names: Sequence[str]) -> Iterator[str]:
+    whole = _made(step, names, data)
+    flow, values = follow(whole, data, "test"), worth(whole, data, "test")
+    for at, (stage, (lost, back)) in enumerate(zip(flow.names, flow.counts(), strict=True)):
+        own = flow.own(at)
+        cells = [data.title, stage, f"{own.value:.2%}" if own else "", f"{lost:,}", f"{back:,}",
+                 *(f"{score:.2%}" for score in values[stage])]  # fmt: skip
+        yield f"| {' | '.join(cells)} |"
+
+
+def _sliders(data: Workload, step: mo.Pipeline, names: Sequence[str]) -> Iterator[str]:
+    """What a moved threshold costs on kept predictions."""
+    whole = _made(step, names, data)
+    calls = {
+        "threshold: the score": lambda: whole.answer(stacked(whole.parts, data)),
+        "threshold: which stage lost what": lambda: follow(whole, data),
+    }
+    yield f"\n| slider, {len(step.stages)} stages × {len(data.val):,} | median / p95, CPU time | bar |\n|---|--:|--:|"
+    for name, call in calls.items():
+        yield f"| {name} | {told(milliseconds(call))} | 5 ms |"
