@@ -82,7 +82,7 @@ def compiled(model: nn.Module, workload: Workload, runtime: str = "onnx", device
     if isinstance(model, Composite) and model.skips:
         if runtime == "onnx" and model.has_graph:
             members = tuple(identity.key(member) for member in model.members)
-            same = ("joined", model.called, members, workload.data_hash)
+            same = ("joined", model.called, model.extra_repr(), members, workload.data_hash)
             return SESSIONS.get(same, lambda: joined(model, workload), lambda _: 1)(model)
         fed = [(member, model.feeds(at, workload)) for at, member in enumerate(model.members)]
         return branching(model, [compiled(member, given, runtime, device) for member, given in fed])

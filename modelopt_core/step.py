@@ -72,6 +72,7 @@ class Step(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=False)
     sentence: ClassVar[str] = ""  # what the page says under the title
     formula: ClassVar[str] = ""  # the formula beside it
+    shows: ClassVar[Callable[..., Any] | None] = None  # the function to read, where no registry's entry is
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -120,6 +120,14 @@ def test_the_strip_looks_again_while_a_job_is_at_the_last_point(root: Any, monke
     assert "a job is at it" not in html(app)
 
 
+def test_a_criterion_without_its_norm_is_one_line(root: Any) -> None:
+    app = open_page(root, "prune", model="mlp", criterion="bn_scale")
+    assert not app.exception
+    (line,) = [w.value for w in app.warning]
+    assert "'bn_scale' needs batch norm" in line
+    assert "choose from l1" in line
+
+
 def test_fine_tune_is_offered_and_starts_nothing(root: Any) -> None:
     app = open_page(root, "prune")
     app.button("fine-tune").click().run()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar
 
+import onnx
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from modelopt_core import identity
 from modelopt_core.composite import COMPOSITES, Call, Composite, compose, put_out
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
+from modelopt_core.pipeline.graph import piped
 from modelopt_core.pipeline.plan import Plan, Stage, parse, wired
 from modelopt_core.pipeline.single import single
 from modelopt_core.pipeline.walk import Kept, Live, remade, walk
@@ -64,6 +66,10 @@ class Piped(Composite):
         return True
 
     @property
+    def has_graph(self) -> bool:
+        return not any(getattr(member, "skips", False) for member in self.members)
+
+    @property
     def limits(self) -> tuple[float, float]:
         """`thresholds` as numbers."""
         threshold, suspicion = self.thresholds.tolist()
@@ -93,6 +99,9 @@ class Piped(Composite):
         walk(self.plan, source, *self.limits)
         return source.ran
 
+    def graph(self, members: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+        return piped(self.plan, members, self.limits)
+
     def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
         """Only mended what is damaged; only asked who answers for the group."""
         if len(inputs) == 1 and not isinstance(calls[0], nn.Module):  # a module may be in training
@@ -113,6 +122,7 @@ class Pipeline(Combine):
 
     sentence: ClassVar[str] = "Each model does one job and hands on. Where along the way is an answer lost?"
     formula: ClassVar[str] = "p(y) = p(group) p(y | group)"
+    shows: ClassVar[Callable[..., Any] | None] = walk
 
     stages: tuple[str, ...] = Field(
         ("groups", "experts"),

@@ -77,10 +77,10 @@ def choose(page: str, here: Bench) -> None:
         if here.workload.damage:
             st.segmented_control("Inputs", [SOUND, DAMAGED], key=INPUTS, required=True, persist_state="session",
                                  label_visibility="collapsed")  # fmt: skip
-        for at, chain in enumerate(chains(here.workload)):
-            if chain != st.session_state[STAGES]:
+        with st.popover("Ready-made", icon=":material/route:", help="Every row of stages that can be wired."):
+            for at, chain in enumerate(chains(here.workload)):
                 st.button(f" {ARROW} ".join(chain), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
-                          type="tertiary", help="These stages, with the models that come with them.")  # fmt: skip
+                          disabled=chain == st.session_state[STAGES], type="tertiary")  # fmt: skip
 
 
 def _wires(here: Bench) -> str:

@@ -9,9 +9,10 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core import turns
+from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.train import norms_of
-from pages.shared import controls, units, work
+from pages.shared import address, controls, units, work
 from pages.shared.bench import Bench
 from pages.shared.trial import Setting
 
@@ -56,7 +57,7 @@ def untuned(step: mo.Prune) -> str:
     """What tabs that measure hundreds of networks say where training is chosen, else empty."""
     if not step.lasts:
         return ""
-    return "Nothing here is fine-tuned, which would take hours: one shot each, then norms re-estimated."
+    return "Nothing here is fine-tuned: one shot for each point, then norms re-estimated."
 
 
 def draw(setting: Setting) -> None:
@@ -71,9 +72,12 @@ def _draw(setting: Setting, watched: bool) -> None:
     here, step = setting.bench, setting.step
     assert isinstance(step, mo.Prune)
     if watched and not busy(here, step):
-        st.rerun()  # ends the polling
-    with turns.waiting():
-        found = marks(here, step)
+        address.rerun()  # ends the polling
+    try:
+        with turns.waiting():
+            found = marks(here, step)
+    except ModelOptError:  # the cards say it
+        return
     with st.container(horizontal=True, vertical_alignment="center", key="recovery"):
         arrow = f"<i>{ARROW}</i>"
         large = " mo-large" if here.view == "present" else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from html import escape
 
 import streamlit as st
@@ -25,6 +26,9 @@ def draw(setting: Setting) -> None:
             entry = registry[getattr(setting.step, name)]
             st.html(f'<p class="mo-foot">{escape(info.title or name)}: <b>{escape(entry.name)}</b></p>')
             st.code(entry.source, language="python", wrap_lines=True)
+        if shown := type(setting.step).shows:
+            st.html(f'<p class="mo-foot">{escape(setting.step.name)}: <b>{escape(shown.__name__)}</b></p>')
+            st.code(inspect.getsource(shown), language="python", wrap_lines=True)
     with texts:
         st.html('<p class="mo-foot">This setting as Python</p>')
         st.code(python(setting), language="python", wrap_lines=True)

@@ -151,6 +151,12 @@ function reference(data, theme, font) {
   };
 }
 
+/** "p = 0.62" on top of the hover box. A stop beyond the even ones is not where it stands: there, its name alone. */
+function hoverTitle(data) {
+  if (!data.beyond.length) return { unifiedhovertitle: { text: `${data.symbol} = %{x}` } };
+  return { labelalias: Object.fromEntries(data.beyond.map((stop, i) => [data.even + (i + 1) * data.step, String(stop)])) };
+}
+
 function layout(data, theme, top, scale, hidden) {
   const edge = margins(scale);
   const font = { family: theme.font, size: 12.5 * scale, color: theme.muted };
@@ -176,7 +182,7 @@ function layout(data, theme, top, scale, hidden) {
       type: log ? "log" : "linear",
       range: fullRange(data),
       showspikes: false, // its line would look like the marker
-      unifiedhovertitle: { text: `${data.symbol} = %{x}` },
+      ...hoverTitle(data),
     },
     yaxis: { ...axis, range: [0, top], ticksuffix: " %", dtick: top <= 140 ? 20 : undefined },
   };
