@@ -45,7 +45,7 @@ def cells(w: Workload, model: nn.Module) -> list[str]:
     right = {s: torch.stack([mo.predictions(way, w, s).scores for way in whole.parts]) for s in said}
     ways = [float(macs(way, w.example)) for way in whole.parts]
     added = [ways[0], *(b - a for a, b in pairwise(ways))]
-    chosen = best_thresholds(sure["val"], right["val"], added, score=float(right["val"][-1].mean()))
+    chosen = best_thresholds(sure["val"], right["val"], added, score=float(right["val"][-1].double().mean()))
     happened = flow(sure["test"], right["test"], chosen.thresholds)
     change = (right["test"][-1] - happened.scores).double().numpy()  # 1: lost, −1: won
     bound = change.sum() + ONE_SIDED * change.std(ddof=1) * np.sqrt(len(change))
