@@ -93,3 +93,23 @@ def test_bits_are_solved_for_a_budget(root: Any) -> None:
     assert (
         app.session_state["Quantize.layer_bits"] == mo.allocate(model, w, mo.Quantize(), budget_bytes=4000).layer_bits
     )
+
+
+def test_what_the_dial_has_no_stop_for_falls_back_and_says_so(root: Any) -> None:
+    app = open_page(root, "quantize", model="mlp", bits="12")
+    assert any("bits=12 is not allowed" in line and "Using the default" in line for line in lines(app))
+    assert app.session_state["Quantize.bits"] == 8
+
+
+def test_one_bit_for_activations_is_no_choice(root: Any) -> None:
+    app = open_page(root, "quantize", model="mlp", activations="1")
+    assert any("activations=1 is not allowed; choose 2 to 8 bits" in line for line in lines(app))
+    box = next(box for box in app.selectbox if box.label == "Activations")
+    assert (box.value, box.options) == (0, ["the runtime's", *map(str, range(2, 9))])
+
+
+def test_many_examples_are_a_job(root: Any) -> None:
+    """What would take over a second is not done while the page is drawn."""
+    app = open_tab(root, "Weights", model="mlp", rounding="gptq", examples="1024")
+    assert "Not measured" in html(app)
+    assert any("Shown when this setting has been run" in caption.value for caption in app.caption)
