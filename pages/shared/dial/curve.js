@@ -9,34 +9,24 @@ const STRIDE = 20;
 
 let plotlyLoading = null;
 
-/** Plotly, loaded once per browser tab from the file in Python's plotly package. */
+/** Plotly, loaded once per browser tab from the file in Python's plotly package; the page may have begun (serve.py). */
 function loadPlotly(url) {
-  plotlyLoading ??= loaded()
-    .then(() => globalThis.Plotly ?? fetchPlotly(url))
-    .catch((error) => {
+  plotlyLoading ??= new Promise((resolve, reject) => {
+    if (globalThis.Plotly) return resolve(globalThis.Plotly);
+    const begun = document.getElementById("plotly");
+    const script = begun ?? document.createElement("script");
+    script.addEventListener("load", () =>
+      globalThis.Plotly ? resolve(globalThis.Plotly) : reject(new Error("empty file")));
+    script.addEventListener("error", () => {
       plotlyLoading = null; // the next message tries again
-      throw error;
-    });
-  return plotlyLoading;
-}
-
-/** The page with all its scripts is there: the server may have put Plotly among them. */
-async function loaded() {
-  if (document.readyState !== "complete")
-    await new Promise((resolve) => addEventListener("load", resolve, { once: true }));
-}
-
-function fetchPlotly(url) {
-  return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = new URL(url, document.baseURI).href;
-    script.onload = () => (globalThis.Plotly ? resolve(globalThis.Plotly) : reject(new Error("empty file")));
-    script.onerror = () => {
       script.remove();
       reject(new Error("not reachable"));
-    };
+    });
+    if (begun) return;
+    script.src = new URL(url, document.baseURI).href;
     document.head.append(script);
   });
+  return plotlyLoading;
 }
 
 /** The theme's colours as Streamlit gives them in CSS variables, read again at every message. */
