@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 import modelopt_core as mo
+from benchmarks import front
 from benchmarks.machine import machine
 from modelopt_core import atomic, codec, identity
 from modelopt_core.estimate import difference, mcnemar, wilson
@@ -167,26 +167,19 @@ def report() -> list[str]:
     return lines
 
 
+NAMES = {0: "lenet5.json", 1: "lenet5-small.json", UNTRAINED: "lenet5-small.json at 5 bits"}
+
+
 def chart() -> Path:
-    """The front as a chart beside the results: test error over bytes, the literature's points and the baseline."""
+    """The front as a chart beside the results: test error over bytes, the published points and the baseline."""
     found = json.loads(RESULTS.read_text("utf-8"))
-    figure = go.Figure()
-    for name, rows in {
-        "lenet5.json, a point per seed": [row for row in found["rows"] if row["point"] == 0],
-        "lenet5-small.json": [row for row in found["rows"] if row["point"] == 1],
-        "pruned further": [row for row in found["rows"] if 1 < row["point"] < UNTRAINED],
-        "lenet5-small.json at 5 bits": [row for row in found["rows"] if row["point"] == UNTRAINED],
-    }.items():
-        errors = [len(row["test_wrong"]) / 100 for row in rows]
-        figure.add_scatter(x=[row["size_bytes"] for row in rows], y=errors, mode="markers", name=name)
-    names, sizes, theirs = zip(*LITERATURE, strict=True)
-    figure.add_scatter(x=sizes, y=theirs, text=names, mode="markers+text", textposition="top center", name="published")
-    figure.add_hline(len(found["baseline_test_wrong"]) / 100, line_dash="dot", annotation_text="LeNet-5 as float32")
-    figure.update_xaxes(type="log", title="bytes of the file")
-    figure.update_yaxes(title="test error, %")
-    path = RESULTS.with_suffix(".html")
-    figure.write_html(path)
-    return path
+    ours = []
+    for point in sorted({row["point"] for row in found["rows"]}):
+        seeds = [row for row in found["rows"] if row["point"] == point]
+        sizes, errors = [row["size_bytes"] for row in seeds], [len(row["test_wrong"]) / 100 for row in seeds]
+        ours.append(front.Point(NAMES.get(point, "pruned further"), sizes, errors))
+    text = front.svg(ours, LITERATURE, len(found["baseline_test_wrong"]) / 100)
+    return atomic.write(RESULTS.with_suffix(".svg"), text.encode())
 
 
 def _right(indices: Sequence[int]) -> NDArray[np.float64]:

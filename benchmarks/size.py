@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> None:
     print("|---|--:|--:|" + "--:|" * (len(PARTS) + 2) + "---|")
     for line in sweep():
         print(line, flush=True)
-    print("\n## LeNet-5 on MNIST\n\n" + "\n".join(lenet.report()))
+    print("\n## LeNet-5 on MNIST\n\n" + "\n".join(lenet.report()) + f"\n\n![The front]({lenet.chart().name})")
 
 
 if __name__ == "__main__":

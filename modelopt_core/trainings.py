@@ -136,10 +136,11 @@ def _mending(workload_name: str, shape: tuple[int, ...], width: int, **how: Any)
 ZOO |= {
     **_stages(
         "digits",
-        lambda k: Spec("cnn", (("classes", k), ("hidden", 16), ("width1", 4), ("width2", 8)), DIGIT),
+        lambda k: Spec("cnn", (("classes", k), ("hidden", 16), ("width1", 6), ("width2", 12)), DIGIT),
         (4, 3, 3),
-        epochs=40,
+        epochs=60,
         lr=5e-3,
+        weight_decay=0.01,
         jitter=1,
     ),
     **_mending("digits", DIGIT, 8, epochs=150, lr=1e-2),

@@ -267,3 +267,26 @@ def test_weights_are_as_they_were_after_the_pages_ran(root: Any) -> None:
         open_page(root, page)
     kept = bench.load_model("digits", "cnn").state_dict()
     assert all(bool((kept[name] == tensor).all()) for name, tensor in before.items())
+
+
+def test_a_page_that_redraws_itself_does_not_take_a_late_url_for_a_step_back() -> None:
+    """The browser says bits=4, the session holds 3, and nothing else changed: a step back, unless it is a redraw."""
+
+    def script(stale: bool) -> None:
+        import streamlit as st
+
+        from pages.shared import address
+
+        st.session_state["bits"] = 3
+        address.own({"bits": "bits"})
+        st.session_state["url.written"] = st.session_state["url.values"] = address._values()
+        if stale:
+            st.session_state["url.stale"] = True
+        st.query_params.from_dict({"bits": "4"})
+        address.read()
+        st.text(str(st.session_state.get("url.pending", {}).get("bits")))
+
+    for stale, pending in ((False, "4"), (True, "None")):
+        app = AppTest.from_function(script, args=(stale,)).run()
+        assert not app.exception
+        assert [text.value for text in app.text] == [pending]

@@ -176,7 +176,7 @@ def test_stochastic_rounding_is_right_on_average():
 @pytest.mark.parametrize("scheme", ["symmetric", "affine"])
 @pytest.mark.parametrize("value", [0.0, 3.0, -2.0])
 @pytest.mark.parametrize("shape", [(2, 3), (1, 3), (1, 1)])
-@pytest.mark.parametrize("observer", ["absmax", "percentile"])
+@pytest.mark.parametrize("observer", list(mo.OBSERVERS))
 def test_constant_and_zero_tensors(bits, scheme, value, shape, observer):
     values, _ = quantize(torch.full(shape, value), bits, scheme, "channel", observer)
     assert torch.isfinite(values).all()

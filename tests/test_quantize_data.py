@@ -164,11 +164,13 @@ def test_only_training_examples_are_looked_at(pair):
         assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), changed.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("looks", [{"rounding": "gptq"}, {"recovery": "bias"}, {"activations": 4}], ids=str)
 @pytest.mark.parametrize("examples", [1, 2, 65536])
-def test_few_and_more_examples_than_there_are(examples):
+def test_few_and_more_examples_than_there_are(examples, looks):
     w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
-    small = mo.Quantize(bits=3, rounding="gptq", examples=examples).apply(model, w)
+    small = mo.Quantize(bits=3, examples=examples, **looks).apply(model, w)
     assert all(p.isfinite().all() for p in small.parameters())
+    assert small(w.val.inputs[:3]).isfinite().all()
 
 
 def test_depthwise_convolutions_are_rounded_channel_by_channel():

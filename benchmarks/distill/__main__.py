@@ -4,6 +4,7 @@
     python -m benchmarks.distill tune         learning rates of both students, chosen on val, the same budget for both
     python -m benchmarks.distill 0            students of seed 0, alone and with soft targets; then 1, 2, 3, 4
     python -m benchmarks.distill width 30 0   error against temperature for 30 units a layer, seed 0; then 300, 800
+    python -m benchmarks.distill long 0       the students of seed 0 again, with three times the epochs
     python -m benchmarks.distill small 0      300-100 with and without the teacher, seed 0
     python -m benchmarks.distill loop         on digits: `kl` against a loop written from the paper
     python -m benchmarks.distill              the tables, from what was measured
@@ -40,6 +41,8 @@ def main(words: list[str]) -> None:
             mnist.one_seed(int(seed))
         case ["width", units, seed] if units.isdigit() and seed.isdigit():
             mnist.width(int(units), int(seed))
+        case ["long", seed] if seed.isdigit():
+            mnist.long(int(seed))
         case ["small", seed] if seed.isdigit():
             mnist.small(int(seed))
         case _:

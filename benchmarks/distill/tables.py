@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats as distributions
 
 from benchmarks.distill.loop import KINDS
-from benchmarks.distill.mnist import TEMPERATURES
+from benchmarks.distill.mnist import LONG_EPOCHS, TEMPERATURES
 from modelopt_core.distill.gap import closed
 from modelopt_core.estimate import mcnemar
 
@@ -24,10 +24,11 @@ def tables(rows: dict[str, Any]) -> Iterator[str]:
     if seeds:
         yield from hinton(rows, seeds)
     yield from widths(rows)
-    for name in ("alone", "distilled"):
-        found = [len(row["wrong"]) for key, row in rows.items() if key.startswith("300-100") and key.endswith(name)]
-        if found:
-            yield f"300-100 {name}: {np.mean(found):.1f} errors over {len(found)} seeds {found}"
+    for what, title in (("long", f"800-800, {LONG_EPOCHS} epochs"), ("300-100", "300-100")):
+        for name in ("alone", "distilled"):
+            found = [len(row["wrong"]) for key, row in rows.items() if key.startswith(what) and key.endswith(name)]
+            if found:
+                yield f"{title}, {name}: {np.mean(found):.1f} errors over {len(found)} seeds {found}"
     for name in KINDS:
         if row := rows.get(f"digits {name}"):
             share = "no clear gap" if row["share"] is None else "{:.0%} ({:.0%} to {:.0%})".format(*row["share"])

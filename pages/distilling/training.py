@@ -12,7 +12,7 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.jobs import Job, watch
 from modelopt_core.jobs.pairs import ALONE
-from pages.shared import charts, units, work, work_view
+from pages.shared import address, charts, units, work, work_view
 from pages.shared.bench import Bench
 from pages.shared.trial import Setting
 
@@ -45,7 +45,7 @@ def _part(here: Bench, step: mo.Distill, was_busy: bool) -> None:
     if step.beside and (seeds := _seeds(here, step)):
         _gap(mo.gap(step, here.model, here.workload, seeds=seeds, runtime=here.runtime))
     if was_busy and job is None:
-        st.rerun()  # ends the polling
+        address.rerun()  # ends the polling
 
 
 def _running(job: Job, beside: bool) -> None:

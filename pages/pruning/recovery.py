@@ -12,7 +12,7 @@ from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.train import norms_of
-from pages.shared import controls, units, work
+from pages.shared import address, controls, units, work
 from pages.shared.bench import Bench
 from pages.shared.trial import Setting
 
@@ -72,7 +72,7 @@ def _draw(setting: Setting, watched: bool) -> None:
     here, step = setting.bench, setting.step
     assert isinstance(step, mo.Prune)
     if watched and not busy(here, step):
-        st.rerun()  # ends the polling
+        address.rerun()  # ends the polling
     try:
         with turns.waiting():
             found = marks(here, step)

@@ -21,11 +21,21 @@ BENCH = ("workload", "model", "view", "device", "runtime", "pin")
 def read() -> None:
     """Note what the URL says, once a session, and again where it changed while nothing on the page did."""
     state, url = st.session_state, st.query_params.to_dict()
+    stale = state.pop("url.stale", False)
     if "url.written" not in state:
         state["url.pending"] = url
-    elif url and url != state["url.written"] and _values() == state["url.values"]:
+    elif not stale and url and url != state["url.written"] and _values() == state["url.values"]:
         gone = dict.fromkeys(state["url.written"].keys() - url.keys(), "")
         state["url.pending"] = {**gone, **url}  # back or forward: a click would have changed a value
+
+
+def rerun() -> None:
+    """Draw the page again without anybody having asked, as when a measurement is complete.
+
+    The browser may have sent its URL before it heard of the latest one: that is not a step back.
+    """
+    st.session_state["url.stale"] = True
+    st.rerun()
 
 
 def take(name: str, key: str, check: Callable[[str], Any]) -> None:

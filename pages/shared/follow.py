@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.sweep import Sweep
+from pages.shared import address
 
 EVERY_S = 1.0
 PATIENCE_S = 5.0  # a sweep that no open tab has asked for so long rests
@@ -25,7 +26,7 @@ def follow(key: str, sweep: Callable[[], Sweep[Any]], draw: Callable[[Sweep[Any]
         if found.error:
             st.caption(found.error)
         if found.done and not was_done:
-            st.rerun()  # ends the polling
+            address.rerun()  # ends the polling
 
     done = sweep().done
     st.fragment(part, key=key, run_every=None if done else EVERY_S)(done)

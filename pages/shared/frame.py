@@ -163,7 +163,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
             work.curve_row(here, asked.step, technique.knob)
         address.write()
         if sweep.done and not was_done:
-            st.rerun()  # ends the polling
+            address.rerun()  # ends the polling
 
 
 def _strip(technique: Technique) -> None:

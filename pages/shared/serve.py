@@ -29,6 +29,15 @@ YEAR = "public, max-age=31536000, immutable"
 OWNER = "modelopt_owner"  # no script reads it, no other site sends it, and no URL holds it
 TOKEN = re.compile(rf"(?:^|; ?){OWNER}=[0-9a-f]{{64}}(?:;|$)".encode())
 COOKIE = "Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax"
+# Running plotly.min.js takes half a second: free once the page is asked for and Python draws it, dear before that and
+# when the curve waits.
+EARLY = """new MutationObserver((_, observer) => {
+  if (!document.querySelector("[data-test-connection-state=CONNECTED]")) return;
+  observer.disconnect();
+  const script = Object.assign(document.createElement("script"), { id: "plotly", src: "/PLOTLY" });
+  script.onerror = () => script.remove();
+  document.head.append(script);
+}).observe(document, { subtree: true, childList: true, attributes: true });"""
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,13 +47,15 @@ if TYPE_CHECKING:
 def content_security_policy() -> str:
     """What a page may load: this server and nothing else.
 
-    Streamlit writes styles into the page and runs components from blob: addresses; its own inline scripts are
-    allowed by their hashes.
+    Streamlit writes styles into the page and runs components from blob: addresses; its own inline scripts and ours
+    are allowed by their hashes.
     """
     import streamlit
 
+    from pages.shared.dial import plotly_url
+
     index = (Path(streamlit.__file__).parent / "static" / "index.html").read_text("utf-8")
-    inline = re.findall(r"<script>(.*?)</script>", index, re.DOTALL)
+    inline = [*re.findall(r"<script>(.*?)</script>", index, re.DOTALL), EARLY.replace("PLOTLY", plotly_url())]
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in inline]
     rules = {
         "default-src": "'self'",
@@ -66,8 +77,7 @@ def content_security_policy() -> str:
 class Headers:
     """ASGI middleware: protective headers on every HTTP response; plotly.min.js fetched early, kept, and run early.
 
-    It takes half a second to run: free while Python still imports, dear once the curve waits. With its first page a
-    browser gets a secret, by which its jobs find it again (see pages/shared/owner.py).
+    With its first page a browser gets a secret, by which its jobs find it again (see pages/shared/owner.py).
     """
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
@@ -108,7 +118,7 @@ class Headers:
                     extra["link"] = f"</{plotly_url()}>; rel={'preload' if curve else 'prefetch'}; as=script"
                     sent = dict(message["headers"])
                     if curve and b"content-encoding" not in sent and b"content-length" in sent:
-                        early = f'<script async src="/{plotly_url()}"></script>'.encode()
+                        early = f"<script>{EARLY.replace('PLOTLY', plotly_url())}</script>".encode()
                         extra["content-length"] = str(int(sent[b"content-length"]) + len(early))
                 message["headers"] = _merged(message, extra)
                 if page and not _owned(scope):

@@ -25,7 +25,7 @@ from modelopt_core.recipe import Point, from_json
 from modelopt_core.step import Knob, Step, Transform
 from modelopt_core.sweep import Sweep
 from modelopt_core.workload import Workload
-from pages.shared import owner, work_view
+from pages.shared import address, owner, work_view
 from pages.shared.bench import Bench
 
 POLL_S = 0.5
@@ -133,7 +133,7 @@ def to_come() -> None:
 
 def _running(here: Bench, step: Step, job: Job, had_ended: bool, asking: bool) -> None:
     if kept(here, step) or (job.ended and not had_ended):
-        st.rerun()
+        address.rerun()
     with _panel(here):
         with _row("work-row"):
             st.html(work_view.said(job))

@@ -10,7 +10,7 @@ import streamlit as st
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job, watch
-from pages.shared import bench, controls, history, units, work, work_view
+from pages.shared import address, bench, controls, history, units, work, work_view
 
 EVERY_S = 2.0
 MOST = 12  # shown; older ones still give their results
@@ -29,7 +29,7 @@ def _running() -> int:
 def _list(pages: Mapping[str, Any], had: int) -> None:
     found, running = work.mine(), _running()
     if had and not running:
-        st.rerun()  # ends the polling
+        address.rerun()  # ends the polling
     label = f"Jobs: {running} running" if running else "Jobs"
     icon = f":material/{'progress_activity' if running else 'checklist'}:"
     about = "Long work of this browser."
@@ -62,7 +62,8 @@ def _described(job: Job) -> str:
         steps = "an older recipe"
     grid = job.plan.grid
     over = f", {len(grid.values)} values of {grid.field}" if grid else ""
-    over += f", with and without, seeds {len(job.plan.pair.seeds)}" if job.plan.pair else ""
+    if pair := job.plan.pair:
+        over = f" and the same alone, {len(pair.seeds)} seed{'s' * (len(pair.seeds) > 1)}"
     far = "" if job.ended else f", {units.percent(watch.share(job))}"
     on = f"{bench.title(job.plan.workload)}, {', '.join(job.plan.models)}"
     return (

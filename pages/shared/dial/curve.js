@@ -9,34 +9,24 @@ const STRIDE = 20;
 
 let plotlyLoading = null;
 
-/** Plotly, loaded once per browser tab from the file in Python's plotly package. */
+/** Plotly, loaded once per browser tab from the file in Python's plotly package; the page may have begun (serve.py). */
 function loadPlotly(url) {
-  plotlyLoading ??= loaded()
-    .then(() => globalThis.Plotly ?? fetchPlotly(url))
-    .catch((error) => {
+  plotlyLoading ??= new Promise((resolve, reject) => {
+    if (globalThis.Plotly) return resolve(globalThis.Plotly);
+    const begun = document.getElementById("plotly");
+    const script = begun ?? document.createElement("script");
+    script.addEventListener("load", () =>
+      globalThis.Plotly ? resolve(globalThis.Plotly) : reject(new Error("empty file")));
+    script.addEventListener("error", () => {
       plotlyLoading = null; // the next message tries again
-      throw error;
-    });
-  return plotlyLoading;
-}
-
-/** The page with all its scripts is there: the server may have put Plotly among them. */
-async function loaded() {
-  if (document.readyState !== "complete")
-    await new Promise((resolve) => addEventListener("load", resolve, { once: true }));
-}
-
-function fetchPlotly(url) {
-  return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = new URL(url, document.baseURI).href;
-    script.onload = () => (globalThis.Plotly ? resolve(globalThis.Plotly) : reject(new Error("empty file")));
-    script.onerror = () => {
       script.remove();
       reject(new Error("not reachable"));
-    };
+    });
+    if (begun) return;
+    script.src = new URL(url, document.baseURI).href;
     document.head.append(script);
   });
+  return plotlyLoading;
 }
 
 /** The theme's colours as Streamlit gives them in CSS variables, read again at every message. */
@@ -151,6 +141,12 @@ function reference(data, theme, font) {
   };
 }
 
+/** "p = 0.62" on top of the hover box. A stop beyond the even ones is not where it stands: there, its name alone. */
+function hoverTitle(data) {
+  if (!data.beyond.length) return { unifiedhovertitle: { text: `${data.symbol} = %{x}` } };
+  return { labelalias: Object.fromEntries(data.beyond.map((stop, i) => [data.even + (i + 1) * data.step, String(stop)])) };
+}
+
 function layout(data, theme, top, scale, hidden) {
   const edge = margins(scale);
   const font = { family: theme.font, size: 12.5 * scale, color: theme.muted };
@@ -176,7 +172,7 @@ function layout(data, theme, top, scale, hidden) {
       type: log ? "log" : "linear",
       range: fullRange(data),
       showspikes: false, // its line would look like the marker
-      unifiedhovertitle: { text: `${data.symbol} = %{x}` },
+      ...hoverTitle(data),
     },
     yaxis: { ...axis, range: [0, top], ticksuffix: " %", dtick: top <= 140 ? 20 : undefined },
   };
