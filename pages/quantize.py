@@ -28,6 +28,7 @@ frame.page(
         unit="bits",
         labels={
             "none": "nothing",
+            "0": "the runtime's",
             "fold": "fold norms",
             "equalise": "fold and equalise",
             "bias": "correct means",

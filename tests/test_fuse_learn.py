@@ -18,6 +18,7 @@ from modelopt_core.estimate import mcnemar
 from modelopt_core.export import onnx_bytes
 from modelopt_core.fuse import Joined, Stacked, learned, reads
 from modelopt_core.fuse.heads import Trunk, last_layer
+from modelopt_core.fuse.learn import VARIED, _directions
 from modelopt_core.layers import macs
 from modelopt_core.logistic import fit
 from modelopt_core.measure import stacked
@@ -259,3 +260,16 @@ def test_a_hostile_composition_is_refused(kind, arguments, message):
     whole = Composition(kind, tuple(arguments.items()), (1, 8, 8), members=(member,))
     with pytest.raises(mo.ModelOptError, match=message):
         build(whole)
+
+
+def test_of_many_features_a_head_reads_those_that_matter():
+    """At right angles; the members' own weights lie within; few features all stay."""
+    draw = torch.Generator().manual_seed(0)
+    parts = [torch.randn(100, 5, generator=draw), torch.randn(60, 5, generator=draw)]
+    seen = torch.randn(300, 3, generator=draw) @ (10 * torch.randn(3, 160, generator=draw))
+    found = _directions(seen, parts)
+    assert found.shape == (160, 2 * 5 + VARIED)
+    torch.testing.assert_close(found.t() @ found, torch.eye(74), atol=1e-4, rtol=0)
+    for inside in (torch.block_diag(*parts), (seen - seen.mean(0)).t()):
+        torch.testing.assert_close(found @ (found.t() @ inside), inside, atol=1e-2, rtol=1e-3)
+    assert torch.equal(_directions(seen[:, :40], [part[:20] for part in parts]), torch.eye(40))

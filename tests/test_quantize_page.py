@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import modelopt_core as mo
+from pages.shared import units
 from tests.test_pages import _quiet, lines, open_page  # noqa: F401  the fixture works by being here
 from tests.test_prune_page import html
 
@@ -93,3 +94,47 @@ def test_bits_are_solved_for_a_budget(root: Any) -> None:
     assert (
         app.session_state["Quantize.layer_bits"] == mo.allocate(model, w, mo.Quantize(), budget_bytes=4000).layer_bits
     )
+    app.run()
+    found, text = list(mo.widths(model, w, mo.Quantize())), html(app)
+    for layer in ("fc1", "fc2", "fc3"):
+        cells = "".join(
+            f"<td class=mo-number>{units.points(width.delta.value)}</td>" for width in found if width.layer == layer
+        )
+        assert f"<tr><td>{layer}</td>{cells}</tr>" in text
+
+
+def test_bits_are_solved_for_a_tolerated_drop(root: Any) -> None:
+    app = open_tab(root, "Bits", model="mlp")
+    next(c for c in app.segmented_control if c.label == "Limit").set_value("points of score")
+    app.run()
+    app.session_state["Quantize tolerated"] = 5.0
+    next(b for b in app.button if b.label == "Solve").click()
+    for _ in range(200):
+        app.run()
+        if app.session_state["Quantize.layer_bits"]:
+            break
+        time.sleep(0.05)
+    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    assert (
+        app.session_state["Quantize.layer_bits"] == mo.allocate(model, w, mo.Quantize(), tolerated_drop=0.05).layer_bits
+    )
+
+
+def test_what_the_dial_has_no_stop_for_falls_back_and_says_so(root: Any) -> None:
+    app = open_page(root, "quantize", model="mlp", bits="12")
+    assert any("bits=12 is not allowed" in line and "Using the default" in line for line in lines(app))
+    assert app.session_state["Quantize.bits"] == 8
+
+
+def test_one_bit_for_activations_is_no_choice(root: Any) -> None:
+    app = open_page(root, "quantize", model="mlp", activations="1")
+    assert any("activations=1 is not allowed; choose 2 to 8 bits" in line for line in lines(app))
+    box = next(box for box in app.selectbox if box.label == "Activations")
+    assert (box.value, box.options) == (0, ["the runtime's", *map(str, range(2, 9))])
+
+
+def test_many_examples_are_a_job(root: Any) -> None:
+    """What would take over a second is not done while the page is drawn."""
+    app = open_tab(root, "Weights", model="mlp", rounding="gptq", examples="1024")
+    assert "Not measured" in html(app)
+    assert any("Shown when this setting has been run" in caption.value for caption in app.caption)

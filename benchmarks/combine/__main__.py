@@ -7,7 +7,7 @@ import sys
 import torch
 
 from benchmarks import parts
-from benchmarks.combine import alignment, cascade, members, pipeline, reliability, sliders, stacking, weights
+from benchmarks.combine import alignment, cascade, exits, members, pipeline, reliability, sliders, stacking, weights
 
 PARTS = {
     "weights": weights.table,
@@ -16,6 +16,7 @@ PARTS = {
     "members": members.table,
     "pipeline": pipeline.table,
     "reliability": reliability.table,
+    "exits": exits.table,
     "stacking": stacking.table,
     "alignment": alignment.table,
 }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modelopt_core import heldout
+from modelopt_core.calls import sample
 from modelopt_core.composite import Composite, compose
 from modelopt_core.errors import ModelOptError
 from modelopt_core.fuse.heads import last_layer
@@ -22,6 +23,8 @@ from modelopt_core.train import EVALUATION_BATCH
 from modelopt_core.workload import Workload
 
 NOTE = "learned"
+VARIED = 64  # directions in which a head over many features may go
+LOOKED_AT = 2000  # examples that say which
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,29 @@ def _with_head(
     ends = torch.tensor(widths).cumsum(0)[:, None]
     own = (rows < ends) & (rows >= ends - torch.tensor(widths)[:, None])  # (M, P + 1)
     free = mean * own[:, :, None]
-    found: CrossFitted = cross_fitted(seen, workload.val.targets, mean, folds, generator, strengths, free)
-    take(whole.head, found.head)  # type: ignore[arg-type]
+    along = torch.block_diag(_directions(seen, [mean[mask] for mask in own]), torch.eye(1))  # (P + 1, Q + 1)
+    found: CrossFitted = cross_fitted(
+        seen @ along[:-1, :-1], workload.val.targets, along.t() @ mean, folds, generator, strengths, along.t() @ free
+    )
+    head = along @ found.head
+    take(whole.head, head)  # type: ignore[arg-type]
     whole.__dict__[NOTE] = Learned(found.strength, found.tried, folds)
-    return heldout.note(whole, workload, seen @ found.head[:-1] + found.head[-1], found.held_out)
+    return heldout.note(whole, workload, seen @ head[:-1] + head[-1], found.held_out)
+
+
+def _directions(seen: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """(P, Q), at right angles: along these a head may leave the mean; all, unless there are many numbers to read.
+
+    seen: (n, P); parts: (Pₘ, K), the members' own. Of many, those that the members themselves look along, and the
+    VARIED along which examples differ most.
+    Source: Halko, Martinsson and Tropp, Finding structure with randomness, arXiv 0909.4061, algorithm 4.4.
+    """
+    own = torch.block_diag(*parts)
+    if len(own) <= own.shape[1] + VARIED:
+        return torch.eye(len(own))
+    rows = seen[sample(len(seen), LOOKED_AT)]
+    rows = rows - rows.mean(dim=0)
+    varied = torch.randn(len(own), VARIED, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        varied = torch.linalg.qr(rows.t() @ (rows @ varied)).Q
+    return torch.linalg.qr(torch.cat([own, varied], dim=1)).Q

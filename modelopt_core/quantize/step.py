@@ -75,6 +75,7 @@ class Quantize(Transform):
         le=8,
         title="Activations",
         description="Bits of what layers read, 2 to 8; 0 leaves that to the runtime: 8 where it has integer kernels.",
+        json_schema_extra={"enum": [0, *range(2, 9)]},
     )
     recovery: Literal["none", "bias", "train", "lsq"] = Field(
         "none",

@@ -28,12 +28,13 @@ def settle(here: Bench) -> None:
 
 
 def draw(setting: Setting) -> None:
-    """Left the table, right the solver."""
+    """Left the table, right the solver, below what it found out."""
     left, right = st.columns([5, 3], gap="large")
     with left, st.container(gap=None, key="bits-table"):
         _table(setting)
     with right:
         solve.draw(setting, KEY)
+    solve.sensitivity(setting)
 
 
 def _table(setting: Setting) -> None:
@@ -52,6 +53,8 @@ def _table(setting: Setting) -> None:
                          on_change=_chosen, args=(layer, key))  # fmt: skip
         for column, text in zip(cost, _cost(rows[layer]) if layer in rows else ("", ""), strict=True):
             column.html(text)
+    if own.keys() >= set(names(here.model)):
+        st.caption("Every layer has bits of its own: the Dial moves nothing.")
 
 
 def _columns() -> list[st.delta_generator.DeltaGenerator]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from typing import Any
 
 import streamlit as st
@@ -14,13 +15,13 @@ from modelopt_core import identity
 from modelopt_core.quantize import WIDTHS, Width
 from modelopt_core.quantize.inspect import names
 from modelopt_core.sweep import SWEEPER, Sweep
-from pages.shared import address
+from pages.shared import address, units
 from pages.shared.follow import PATIENCE_S, follow
 from pages.shared.trial import Setting
 
 BYTES, DROP = "bytes of the file", "points of score"
 LIMIT, BUDGET, TOLERATED = "Quantize limit", "Quantize budget", "Quantize tolerated"
-ASKED = "Quantize asked"  # what is being solved, while it is
+ASKED, TRIED = "Quantize asked", "Quantize tried"  # what is being solved, while it is; of which setting all is known
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ def draw(setting: Setting, key: str) -> None:
 
 
 def _searched(setting: Setting) -> mo.Quantize:
-    """The step that is tried on each layer: as set, but for what would train; points are then the nearest."""
-    step = setting.step.changed(layer_bits=(), recovery="none")
+    """The step that is tried on each layer: as set, whatever the Dial says, but for what would train; points are then
+    the nearest.
+    """
+    step = setting.step.changed(bits=8, layer_bits=(), recovery="none")
     return step.changed(rounding="nearest") if step.lasts else step
 
 
@@ -68,6 +71,32 @@ def _key(setting: Setting) -> str:
     here = setting.bench
     return identity.digest("widths", identity.key(here.model), _searched(setting).model_dump_json(),
                            here.workload.data_hash)  # fmt: skip
+
+
+def _tried(setting: Setting) -> Sweep[Width]:
+    """Every layer alone at every width."""
+    here = setting.bench
+    total = len(names(here.model)) * len(WIDTHS)
+    return SWEEPER.request(
+        _key(setting), total, lambda: mo.widths(here.model, here.workload, _searched(setting)), patience_s=PATIENCE_S
+    )
+
+
+def sensitivity(setting: Setting) -> None:
+    """What one layer alone costs at each width, a row a layer; shown once something was solved for this setting."""
+    if st.session_state.get(TRIED) != _key(setting) or not (tried := _tried(setting)).done:
+        return
+    head = "".join(f"<th class=mo-number>{bits}</th>" for bits in WIDTHS)
+    rows: dict[str, str] = {}
+    for width in tried.points:
+        cell = f"<td class=mo-number>{units.points(width.delta.value)}</td>"
+        rows[width.layer] = rows.get(width.layer, "") + cell
+    body = "".join(f"<tr><td>{escape(layer)}</td>{cells}</tr>" for layer, cells in rows.items())
+    st.html(
+        '<p class="mo-foot"><b>Sensitivity:</b> how the score on val changes with one layer alone at so many bits.</p>'
+        f'<div class="mo-scroll"><table class="mo-table"><thead><tr><th>bits</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _ask(setting: Setting) -> None:
@@ -79,11 +108,7 @@ def _ask(setting: Setting) -> None:
 
 def _request(setting: Setting, asked: Asked) -> Sweep[Any]:
     """In the background: every layer alone at every width, kept for the next limit; then the answer."""
-    here = setting.bench
-    total = len(names(here.model)) * len(WIDTHS)
-    tried = SWEEPER.request(
-        asked.key, total, lambda: mo.widths(here.model, here.workload, _searched(setting)), patience_s=PATIENCE_S
-    )
+    tried = _tried(setting)
     if not tried.done or tried.error:
         return tried
     key = identity.digest(asked.key, asked.limit, asked.value)
@@ -94,7 +119,7 @@ def _keep(setting: Setting, asked: Asked, key: str, found: Sweep[Any]) -> None:
     """Once it is solved, the bits of every layer; or a line that says why there are none."""
     if not found.done or found is not _request(setting, asked):  # the answer has only been asked for
         return
-    del st.session_state[ASKED]
+    st.session_state[TRIED] = st.session_state.pop(ASKED).key
     if found.error:
         address.tell(found.error)
     else:

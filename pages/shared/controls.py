@@ -32,12 +32,20 @@ def prepare(step: type[Step]) -> None:
         address.take(name, key, lambda text, name=name: value_from(step, name, text))  # type: ignore[misc]
         st.session_state.setdefault(key, step.model_fields[name].default)
     for name, key in keys(step).items():
-        if typing.get_origin(step.model_fields[name].annotation) is Literal:
-            _keep_known(key, list(typing.get_args(step.model_fields[name].annotation)), step.model_fields[name])
+        if choices := _choices(step.model_fields[name]):
+            _keep_known(key, choices, step.model_fields[name])
     for name, key in keys(step).items():  # which of these there are depends on the others
         if step.registry(name) is not None:
             _keep_known(key, step.choices(name, _values(step)), step.model_fields[name])
     address.own(keys(step))
+
+
+def _choices(info: FieldInfo) -> list[Any]:
+    """The values of a field that has few: a Literal, or numbers that its schema lists."""
+    if typing.get_origin(info.annotation) is Literal:
+        return list(typing.get_args(info.annotation))
+    more = info.json_schema_extra
+    return list(more.get("enum", ())) if isinstance(more, dict) else []  # type: ignore[arg-type]
 
 
 def _values(step: type[Step]) -> dict[str, Any]:
@@ -127,6 +135,8 @@ def _widget(step: type[Step], name: str, info: FieldInfo, labels: Mapping[str, s
         st.selectbox(title, (own, *bench.current().workload.models), help=about, width=130, **how)
     elif annotation is str:
         st.text_input(title, help=about, width=150, **how)
+    elif numbers := _choices(info):
+        st.selectbox(title, numbers, format_func=lambda n: labels.get(str(n), str(n)), help=about, width=130, **how)
     elif annotation is bool:
         st.toggle(title, help=about, **how)
     else:
