@@ -32,7 +32,7 @@ def table() -> Iterator[str]:
     for data, step, pool, single in made:
         yield _row(data, step, pool, single)
     yield "\nWhere examples are lost on test. Oracle: the score if the stage knew its truth, simulated; off: without.\n"
-    yield "| inputs | stage | own score | lost | recovered | score with oracle | off |\n|---|---|--:|--:|--:|--:|--:|"
+    yield "| pipeline | stage | own score | lost | recovered | score with oracle | off |\n|---|---|--:|--:|--:|--:|--:|"
     for data, step, pool, _ in made:
         yield from _stages(data, step, pool)
     yield from _sliders(*made[-1][:3])
@@ -85,7 +85,7 @@ def _stages(data: Workload, step: mo.Pipeline, names: Sequence[str]) -> Iterator
     flow, values = follow(whole, data, "test"), worth(whole, data, "test")
     for at, (stage, (lost, back)) in enumerate(zip(flow.names, flow.counts(), strict=True)):
         own = flow.own(at)
-        cells = [data.title, stage, f"{own.value:.2%}" if own else "", f"{lost:,}", f"{back:,}",
+        cells = [f"{data.name}: {' → '.join(step.stages)}", stage, f"{own.value:.2%}" if own else "", f"{lost:,}", f"{back:,}",
                  *(f"{score:.2%}" for score in values[stage])]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
 
