@@ -109,9 +109,13 @@ def test_stages_models_switches_and_undo(root: Any) -> None:
     assert "switches" not in app.query_params
     app.multiselect[0].set_value(["groups"]).run()
     assert any("Pipeline has one stage, 'groups'" in line for line in lines(app))
+    app.button("Pipeline.chain.2").click().run()
+    app.segmented_control("Pipeline.switch.groups").set_value("off").run()
     app.button("reset").click().run()
     assert not app.exception
     assert app.session_state["Pipeline.members"] == ",".join(EXPERTS)
+    assert "switches" not in app.query_params
+    assert app.query_params["inputs"] == "inputs as they are"
 
 
 @pytest.mark.parametrize("link", [{}, {"stages": MENDING, "inputs": "half damaged", "switches": "groups:off"}])

@@ -130,6 +130,7 @@ def swap(here: Bench, at: int, widget: str) -> None:
     members = [pool.text([member]) for member in pool.current("Pipeline", here)]
     members[at] = st.session_state[widget]
     st.session_state[MEMBERS] = pool.of_texts(members)
+    st.rerun()
 
 
 def switch(name: str, widget: str) -> None:
@@ -137,6 +138,7 @@ def switch(name: str, widget: str) -> None:
     others = [pair for pair in st.session_state[SWITCHED] if pair[0] != name]
     mode = st.session_state[widget]
     st.session_state[SWITCHED] = (*others, (name, mode)) if mode in SWITCHES[1:] else tuple(others)
+    st.rerun()
 
 
 def _own(task: Subtask, at: int) -> str:

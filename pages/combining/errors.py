@@ -50,8 +50,8 @@ def _sankey(found: Flow) -> None:
             (i, i + 1, left, "muted" if i + 1 < s else "score"),
         ]
     back = sum(recovered for _, recovered in found.counts())
-    told += [f"right<br>{units.whole(left)}", f"right anyway<br>{units.whole(back)}",
-             f"wrong<br>{units.whole(n - left - back)}"]  # fmt: skip
+    told += [f"right · {units.whole(left)}", f"right anyway · {units.whole(back)}",
+             f"wrong · {units.whole(n - left - back)}"]  # fmt: skip
     fig = charts.sankey(told, [link for link in links if link[2]])
     worst = max(range(s), key=lambda i: found.counts()[i][0])
     charts.draw(fig, "errors-chart", f"Of {n} examples of val, most are lost at {found.names[worst]}")

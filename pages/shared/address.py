@@ -7,7 +7,7 @@ is told in one line and left at its default.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import streamlit as st
@@ -71,6 +71,12 @@ def tell_notes() -> None:
 def own(fields: dict[str, str]) -> None:
     """The page's own parameters: name in the URL → key in the session."""
     st.session_state["url.fields"] = fields
+
+
+def forget(but: Iterable[str]) -> None:
+    """What the page has in its link beside these keys goes: the page begins with it anew."""
+    for key in set(st.session_state.get("url.fields", {}).values()) - set(but):
+        st.session_state.pop(key, None)
 
 
 def write() -> None:

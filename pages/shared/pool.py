@@ -37,11 +37,6 @@ def prepare(page: str, here: Bench, defaults: Defaults) -> None:
         st.session_state[key(page)] = text([Pin(name, ()) for name in names])
 
 
-def reset(page: str) -> None:
-    """The page's first pool again."""
-    st.session_state.pop(key(page), None)
-
-
 def current(page: str, here: Bench) -> tuple[Pin, ...]:
     """The members, in order."""
     return _parsed(st.session_state[key(page)], here)

@@ -8,7 +8,7 @@ from html import escape
 import streamlit as st
 
 from modelopt_core.step import Step
-from pages.shared import controls, history, pool
+from pages.shared import address, controls, history
 
 
 def bar(page: str, step: type[Step], fields: Mapping[str, str], export: Callable[[], str] | None) -> None:
@@ -72,7 +72,7 @@ def _save(page: str, fields: Mapping[str, str]) -> None:
 
 def _reset(step: type[Step]) -> None:
     controls.reset(step)
-    pool.reset(step.__name__)
+    address.forget(controls.keys(step).values())
     st.rerun()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.step import STEPS
-from pages.shared import bench, controls, guess, history, pin, pool, work_list
+from pages.shared import address, bench, controls, guess, history, pin, work_list
 from pages.shared.copy_link import copy_link
 
 
@@ -79,7 +79,7 @@ def _undo(title: str) -> None:
 
 def _reset(step: Any) -> None:
     controls.reset(step)
-    pool.reset(step.__name__)
+    address.forget(controls.keys(step).values())
     guess.forget()
     st.rerun()
 
