@@ -83,9 +83,10 @@ def _row(data: Workload, step: mo.Pipeline, names: Sequence[str], name: str) -> 
 def _stages(data: Workload, step: mo.Pipeline, names: Sequence[str]) -> Iterator[str]:
     whole = _made(step, names, data)
     flow, values = follow(whole, data, "test"), worth(whole, data, "test")
+    name = f"{data.name}: {' → '.join(step.stages)}"
     for at, (stage, (lost, back)) in enumerate(zip(flow.names, flow.counts(), strict=True)):
         own = flow.own(at)
-        cells = [f"{data.name}: {' → '.join(step.stages)}", stage, f"{own.value:.2%}" if own else "", f"{lost:,}", f"{back:,}",
+        cells = [name, stage, f"{own.value:.2%}" if own else "", f"{lost:,}", f"{back:,}",
                  *(f"{score:.2%}" for score in values[stage])]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
 
