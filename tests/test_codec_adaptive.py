@@ -7,7 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from modelopt_core.codec import adaptive, stream
+import modelopt_core as mo
+from modelopt_core import codec
+from modelopt_core.codec import adaptive, lattice, stream
+from modelopt_core.codec.coded import Coded
+from modelopt_core.codec.symbols import Code
 
 SEED = 20
 
@@ -69,3 +73,18 @@ def test_hostile_numbers() -> None:
         back(data, (300, 300), 1, 5)
     with pytest.raises(stream.Damaged, match="coded symbols are left over"):
         back(data[:2] + bytes([data[2] + 9]) + data[3:] + b"123456789", (1, 3), 1, 5)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.98, True), (0.995, False)])
+def test_it_is_kept_only_where_it_saves_over_one_per_cent(
+    share: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = mo.workload("digits")
+    model = mo.Quantize(bits=4).apply(mo.baseline("digits", "mlp"), w)
+    plain = codec.encode(model)
+    static = lattice.encode_symbols
+    sizes: list[int] = []
+    monkeypatch.setattr(lattice, "encode_symbols", lambda q: sizes.append(len((c := static(q)).data)) or c)
+    monkeypatch.setattr(lattice, "_encode_gaps", lambda q: None)
+    monkeypatch.setattr(lattice, "encode_adaptive", lambda q, block: Coded.of(Code(bytes(int(share * sizes[-1])))))
+    assert (len(codec.encode(model, adaptive=True)) < len(plain)) == kept

@@ -28,6 +28,8 @@ MAX_LEVELS = 2**16
 PICTURE = 16
 PER_ROW, ONE_ZERO, GROUPED, CENTRED, GAPS, ADAPTIVE = (1 << i for i in range(6))  # flags; the last two of codebooks too
 
+EARNED = 0.99  # of the bytes otherwise: the adaptive coder is slow to read, so it is kept where it saves over 1 %
+
 
 def encode_points(elements: NDArray[np.float32], codes: Tensor, on: Points, slow: bool = False) -> Coded | None:
     """elements: (n,), the weight; codes: of its shape; slow: try the adaptive coder. None where bits would change."""
@@ -40,7 +42,7 @@ def encode_points(elements: NDArray[np.float32], codes: Tensor, on: Points, slow
     coded, by_gaps = Coded.of(encode_symbols(q.reshape(-1))), _encode_gaps(q.reshape(-1))
     if by_gaps is not None and len(by_gaps.data) < len(coded.data):
         flags, coded = flags | GAPS, by_gaps
-    if slow and len((by_model := encode_adaptive(_matrix(q), _block(q))).data) < len(coded.data):
+    if slow and len((by_model := encode_adaptive(_matrix(q), _block(q))).data) < EARNED * len(coded.data):
         flags, coded = flags & ~GAPS | ADAPTIVE, by_model
     floats = b"".join(n.numpy().astype(FLOAT).tobytes() for n in numbers)
     return (Coded.of(floats=floats) + coded).after(varint(on.levels) + bytes([flags]) + extra)
