@@ -1,5 +1,7 @@
 """What layers meet on training examples, by hand, and which examples those are."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -19,7 +21,7 @@ def test_inputs_outputs_and_gradients_by_hand():
         def forward(self, x):
             return self.layer(x).relu_()
 
-    net, w = Net(), mo.workload("digits")
+    net, w = Net(), replace(mo.workload("digits"), labels=("0", "1"))
     x = torch.tensor([[1.0, -1.0]])
     ((name, call),) = calls(net, {"layer": net.layer}, w, x)
     assert (name, call.x.tolist(), call.y.tolist(), call.g.tolist()) == ("layer", [[1, -1]], [[1, -2]], [[0, 0]])

@@ -157,7 +157,7 @@ def test_fetch_and_train_zoo_refuse_unknown_names(capsys: pytest.CaptureFixture[
     assert cli.main(["fetch", "minst"]) == cli.USER_ERROR
     assert_one_line(capsys, "unknown data set 'minst' (did you mean 'mnist'?); choose from mnist")
     assert cli.main(["train-zoo", "digits/resnet"]) == cli.USER_ERROR
-    assert_one_line(capsys, "unknown digits model 'resnet'; choose from cnn, cnn-2, mlp")
+    assert_one_line(capsys, "unknown digits model 'resnet'; choose from cnn, cnn-2, expert-1")
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (DataMissing("gone; mend it"), 2)])

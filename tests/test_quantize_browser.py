@@ -112,7 +112,7 @@ def test_the_setting_as_a_file(opened: Any, tmp_path: Path) -> None:
 def test_adaround_is_a_job_that_shows_how_far_it_is(browser: Any, address: str) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.set_default_timeout(60_000)
-    page.goto(f"{address}/quantize?model=mlp&bits=2&rounding=adaround&examples=64")
+    page.goto(f"{address}/quantize?model=cnn&bits=2&rounding=adaround&examples=1024")
     page.get_by_text("Not measured", exact=True).wait_for()
     page.locator(".st-key-work-run button").click()
     seen, end = set(), time.monotonic() + 60
@@ -122,7 +122,7 @@ def test_adaround_is_a_job_that_shows_how_far_it_is(browser: Any, address: str) 
         page.wait_for_timeout(20)
     assert len(seen) > 1, "the bar never moved"
     page.get_by_role("tab", name="Error").click()
-    page.get_by_role("cell", name="fc1").wait_for()
+    page.get_by_role("cell", name="fc1").first.wait_for()
     page.reload()
     page.wait_for_selector(".mo-cards")  # kept
     page.close()

@@ -58,7 +58,7 @@ def _learned(c: RoundingContext, low: Tensor, v: Tensor) -> Tensor:
         update.zero_grad()
         loss.backward()
         update.step()
-        if time.monotonic() - last >= REPORT_EVERY_S:
+        if time.monotonic() - last >= REPORT_EVERY_S or step == STEPS - 1:
             last = time.monotonic()
             c.report(Progress("adaround", step + 1, STEPS, {"error": float(error.detach()) / max(float(base), 1e-30)}))
     return (v.detach() > 0).to(low.dtype)

@@ -54,7 +54,10 @@ function mount(root) {
 function unmount(dial, root) {
   clearTimeout(dial.timer);
   dial.watch.disconnect();
-  if (dial.drawn) globalThis.Plotly.purge(dial.plot);
+  if (dial.drawn) {
+    globalThis.Plotly.purge(dial.plot);
+    dial.plot.emit = () => {}; // a drawing that is under way still tells that it is done
+  }
   dials.delete(root);
 }
 
