@@ -187,9 +187,11 @@ def joined(model: Composite, workload: Workload, threads: int = 1) -> Callable[[
     label = " and ".join(dict.fromkeys(low.label for low in lows))
     reasons = tuple(reason for low in lows for reason in low.reasons.items())
     named = [given.name for given in graph.graph.input if given.name != export.INPUT]
+    own = {name: model.get_buffer(name).clone() for name in named}  # the graph has them, and needs not be fed them
 
     def bound(whole: Composite) -> Compiled:
-        fed = {name: whole.get_buffer(name).numpy().copy() for name in named}
+        theirs = {name: whole.get_buffer(name) for name in named}
+        fed = {name: theirs[name].numpy().copy() for name in named if not torch.equal(own[name], theirs[name])}
         run = partial(_run, session, _kind(workload), fed)
         return Compiled(run, "onnx", label, threads, integer=all(low.integer for low in lows), reasons=reasons)
 
@@ -201,7 +203,7 @@ def _kind(workload: Workload) -> np.dtype:
 
 
 def _run(session: onnxruntime.InferenceSession, kind: np.dtype, fed: dict[str, np.ndarray], inputs: Tensor) -> Tensor:
-    feed = inputs.detach().cpu().numpy().astype(kind, copy=False)
+    feed = inputs.numpy(force=True).astype(kind, copy=False)
     return torch.from_numpy(session.run(None, {export.INPUT: feed, **fed})[0])
 
 
