@@ -1,6 +1,5 @@
-// The Dial: one slider and the curve above it. A drag moves transforms in an overlay and nothing else; Python hears
-// of the value once, on release. Values travel as {value, n}: n counts releases, so that a message which Python
-// wrote before it saw the last release can't pull the handle back.
+// The Dial: a slider and the curve above it. A drag moves transforms in an overlay only; Python hears the value once, on
+// release, as {value, n}: n counts releases, so that a message written before the last one can't pull the handle back.
 
 const KEYBOARD_PAUSE_MS = 150; // the last arrow key of a burst counts as the release
 const dials = new WeakMap(); // root node → state: Streamlit calls the default export again for every message
@@ -54,10 +53,8 @@ function mount(root) {
 function unmount(dial, root) {
   clearTimeout(dial.timer);
   dial.watch.disconnect();
-  if (dial.drawn) {
-    globalThis.Plotly.purge(dial.plot);
-    dial.plot.emit = () => {}; // a drawing that is under way still tells that it is done
-  }
+  if (dial.drawn) globalThis.Plotly.purge(dial.plot);
+  dial.plot.emit = () => {}; // a drawing that is under way still tells that it is done
   dials.delete(root);
 }
 
