@@ -90,3 +90,12 @@ def _needs(request: pytest.FixtureRequest) -> None:
     for marker, fixture in (("mnist", "mnist"), ("browser", "chromium")):
         if request.node.get_closest_marker(marker):
             request.getfixturevalue(fixture)
+
+
+@pytest.fixture(scope="module")
+def address(root: Path, chromium: str) -> Iterator[str]:
+    """Where the app is served, by a server of the test file's own."""
+    from benchmarks.server import served
+
+    with served("--no-browser", launcher=root / "pages" / "shared" / "serve.py") as url:
+        yield url

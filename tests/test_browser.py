@@ -8,19 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.server import served
-
 pytestmark = pytest.mark.browser
 
 RATIO = "input[type=range]"
 SCORE = ".mo-score strong"
 PROBES = ("/_stcore/health", "/_stcore/host-config")  # Streamlit asks for them below the page's path first
-
-
-@pytest.fixture(scope="module")
-def address(root: Path, chromium: str) -> Iterator[str]:
-    with served("--no-browser", launcher=root / "pages" / "shared" / "serve.py") as url:
-        yield url
 
 
 @pytest.fixture

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.server import served
-
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def address(root: Path, chromium: str) -> Iterator[str]:
-    with served("--no-browser", launcher=root / "pages" / "shared" / "serve.py") as url:
-        yield url
 
 
 def test_the_share_is_dragged_kept_and_found_in_a_second_tab(browser: Any, address: str) -> None:

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from test_browser import SCORE, in_url, opened
 
-from benchmarks.server import served
-
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def address(root: Path, chromium: str) -> Iterator[str]:
-    with served("--no-browser", launcher=root / "pages" / "shared" / "serve.py") as url:
-        yield url
 
 
 def test_composed_switched_released_and_opened_again(browser: Any, address: str) -> None:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.server import served
-
 pytestmark = pytest.mark.browser
 
 HEAD, ROW = 0.25, 0.25  # of a table of three rows: its header and each row are of one height
-
-
-@pytest.fixture(scope="module")
-def address(root: Path, chromium: str) -> Iterator[str]:
-    with served("--no-browser", launcher=root / "pages" / "shared" / "serve.py") as url:
-        yield url
 
 
 @pytest.fixture

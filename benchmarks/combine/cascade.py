@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from benchmarks.checkpoints import kept
 from modelopt_core import identity, turns
-from modelopt_core.cascade import best_thresholds, flow
+from modelopt_core.cascade import Choice, Flow, best_thresholds, flow
 from modelopt_core.layers import macs
 from modelopt_core.measure import stacked
 from modelopt_core.workload import Workload
@@ -79,22 +79,37 @@ def cascade(w: Workload, pool: Sequence[nn.Module], changes: int | None) -> list
     else:
         chosen = best_thresholds(sure["val"], right["val"], seconds, score=float(right["val"][-1].mean()))
     happened = flow(sure["test"], right["test"], chosen.thresholds)
-    change = (right["test"][-1] - happened.scores).double().numpy()  # 1: lost, −1: won
-    more = change.sum()
-    bound = more + ONE_SIDED * change.std(ddof=1) * np.sqrt(len(change))
     whole = mo.Cascade(confidence=CONFIDENCE, thresholds=chosen.thresholds).apply(pool, w)
     fast, slow, first = (mo.compile(model, w) for model in (whole, pool[-1], pool[0]))
     (wall, cpu), (_, ceiling) = ratios(slow, fast, w), ratios(slow, first, w)
     costs = [float(macs(model, w.example)) for model in pool]
     return [
+        *outcome(chosen, happened, right["test"]),
+        f"{costs[-1] / happened.cost(costs):.1f}",
+        *spread(wall, cpu, ceiling),
+    ]
+
+
+def outcome(chosen: Choice, happened: Flow, right: Tensor) -> list[str]:
+    """Cells: thresholds, where examples leave, errors of each stage alone, errors, bound.
+
+    right: (S, N), the large model last.
+    """
+    change = (right[-1] - happened.scores).double().numpy()  # 1: lost, −1: won
+    more = change.sum()
+    bound = more + ONE_SIDED * change.std(ddof=1) * np.sqrt(len(change))
+    return [
         ", ".join(f"{t:.4f}" for t in chosen.thresholds),
         " / ".join(f"{n / len(change):.1%}" for n in happened.left),
-        " / ".join(str(int(len(change) - scores.sum())) for scores in right["test"]),
+        " / ".join(str(int(len(change) - scores.sum())) for scores in right),
         f"{int(len(change) - happened.scores.sum())} ({more:+.0f})",
         f"{bound:+.1f}",
-        f"{costs[-1] / happened.cost(costs):.1f}",
-        *("{1:.2f} ({0:.2f} – {2:.2f})".format(*np.percentile(found, [25, 50, 75])) for found in (wall, cpu, ceiling)),
     ]
+
+
+def spread(*found: NDArray[np.float64]) -> list[str]:
+    """Median (quartiles) of each."""
+    return ["{1:.2f} ({0:.2f} – {2:.2f})".format(*np.percentile(one, [25, 50, 75])) for one in found]
 
 
 def ratios(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import nn
 
 import modelopt_core as mo
-from benchmarks.combine.cascade import CHUNK, CONFIDENCE, MORE, ONE_SIDED, ratios
+from benchmarks.combine.cascade import CHUNK, CONFIDENCE, MORE, outcome, ratios, spread
 from modelopt_core.cascade import Exits, best_thresholds, flow
 from modelopt_core.layers import macs
 from modelopt_core.measure import stacked
@@ -47,17 +46,11 @@ def cells(w: Workload, model: nn.Module) -> list[str]:
     added = [ways[0], *(b - a for a, b in pairwise(ways))]
     chosen = best_thresholds(sure["val"], right["val"], added, score=float(right["val"][-1].double().mean()))
     happened = flow(sure["test"], right["test"], chosen.thresholds)
-    change = (right["test"][-1] - happened.scores).double().numpy()  # 1: lost, −1: won
-    bound = change.sum() + ONE_SIDED * change.std(ddof=1) * np.sqrt(len(change))
     left = step.changed(thresholds=chosen.thresholds).apply([model], w)
     wall, cpu = ratios(mo.compile(model, w), mo.compile(left, w), w)
     return [
         ", ".join(whole.layers),
-        ", ".join(f"{t:.4f}" for t in chosen.thresholds),
-        " / ".join(f"{n / len(change):.1%}" for n in happened.left),
-        " / ".join(str(int(len(change) - scores.sum())) for scores in right["test"]),
-        f"{int(len(change) - happened.scores.sum())} ({change.sum():+.0f})",
-        f"{bound:+.1f}",
+        *outcome(chosen, happened, right["test"]),
         f"{macs(model, w.example) / happened.cost(added):.1f}",
-        *("{1:.2f} ({0:.2f} – {2:.2f})".format(*np.percentile(found, [25, 50, 75])) for found in (wall, cpu)),
+        *spread(wall, cpu),
     ]

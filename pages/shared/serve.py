@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     from streamlit.starlette import App
 
 
+def early_script() -> str:
+    """EARLY with plotly.min.js's address: the page has it and the policy its hash."""
+    from pages.shared.dial import plotly_url
+
+    return EARLY.replace("PLOTLY", plotly_url())
+
+
 def content_security_policy() -> str:
     """What a page may load: this server and nothing else.
 
@@ -52,10 +59,8 @@ def content_security_policy() -> str:
     """
     import streamlit
 
-    from pages.shared.dial import plotly_url
-
     index = (Path(streamlit.__file__).parent / "static" / "index.html").read_text("utf-8")
-    inline = [*re.findall(r"<script>(.*?)</script>", index, re.DOTALL), EARLY.replace("PLOTLY", plotly_url())]
+    inline = [*re.findall(r"<script>(.*?)</script>", index, re.DOTALL), early_script()]
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in inline]
     rules = {
         "default-src": "'self'",
@@ -118,7 +123,7 @@ class Headers:
                     extra["link"] = f"</{plotly_url()}>; rel={'preload' if curve else 'prefetch'}; as=script"
                     sent = dict(message["headers"])
                     if curve and b"content-encoding" not in sent and b"content-length" in sent:
-                        early = f"<script>{EARLY.replace('PLOTLY', plotly_url())}</script>".encode()
+                        early = f"<script>{early_script()}</script>".encode()
                         extra["content-length"] = str(int(sent[b"content-length"]) + len(early))
                 message["headers"] = _merged(message, extra)
                 if page and not _owned(scope):
