@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 
 import modelopt_core as mo
-from modelopt_core import jobs
+from modelopt_core import identity, jobs
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job, JobError, worker
 
@@ -63,8 +63,8 @@ def test_owners_do_not_see_each_other(draft: Callable[..., Job], tmp_path: Path)
 def test_models_handed_in_travel_as_files(tmp_path: Path) -> None:
     model = mo.Prune(ratio=0.5).apply(mo.baseline("digits", "mlp"), mo.workload("digits"))
     job = jobs.start(SHORT, ["mlp", model], "digits", folder=tmp_path)
-    assert job.plan.models == ("mlp", "pool-1.mopt")
-    assert torch.equal(weights(mo.load(job.path / "pool-1.mopt")), weights(model))
+    assert job.plan.models == ("mlp", name := f"{identity.key(model)}.mopt")
+    assert torch.equal(weights(mo.load(job.path / name)), weights(model))
 
 
 def test_a_process_that_never_speaks_has_failed(draft: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
