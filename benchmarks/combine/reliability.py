@@ -39,21 +39,19 @@ class Tempered:
 def table() -> Iterator[str]:
     """Markdown, line by line."""
     yield (
-        "## Calibration: ECE on test, bins of equal mass; the temperature is fitted on val
-
-As many bins as the cube "
+        "## Calibration: ECE on test, bins of equal mass; the temperature is fitted on val\n\nAs many bins as the cube "
         f"root of the examples (7, 10 and 22); beside them {FIXED} bins for all, as it was before. By chance: the mean "
         "of what is measured of answers that are right exactly as often as the model says at its temperature; nothing "
         f"gets lower than that. Points gained with a 95 % interval: over the seeds (t), or over {RESAMPLES} resamples "
         "of the test examples where there is one model. Lower: asked where ECE is above 1 %; of several seeds the "
-        "mean, and in how many of them.
-"
+        "mean, and in how many of them.\n"
     )
     heads = ("model", "variant", "ECE", "at the temperature", "by chance", "temperature", "points gained", "lower")
     yield f"| {' | '.join(heads)} | {FIXED} bins: ECE | at the temperature | lower |"
     yield "|---|---|--:|--:|--:|--:|--:|---|--:|--:|---|"
     for name in SHIPPED:
-        yield from calibration_rows(f"{name}, shipped", mo.workload(name.split("/")[0]), [mo.baseline(*name.split("/"))])
+        workload, model = name.split("/")
+        yield from calibration_rows(f"{name}, shipped", mo.workload(workload), [mo.baseline(workload, model)])
     for name in RECIPES:
         pool = [trained(name, seed) for seed in range(SEEDS)]
         yield from calibration_rows(f"{name}, {SEEDS} seeds", mo.workload(name.split("/")[0]), pool)

@@ -129,11 +129,10 @@ def rows(w: Workload, names: Sequence[str]) -> Iterator[str]:
     for name, (_, seconds) in found.items():
         extra, flips = losses[name] - losses["ours, outputs"], mcnemar(right[name], right["ours, outputs"])
         half = Z * extra.std(ddof=1) / np.sqrt(len(extra))
-        wrong = int(len(truth) - right[name].sum())
-        yield (
-            f"| {w.name}: {', '.join(names)} | {name} | {pulls.get(name, '')} | {wrong} | {losses[name].mean():.4f} | {extra.mean():+.4f} ± "
-            f"{half:.4f} | {flips.won}, {flips.lost}, p = {flips.p:.3f} | {seconds:.2f} |"
-        )
+        cells = [f"{w.name}: {', '.join(names)}", name, pulls.get(name, ""), str(int(len(truth) - right[name].sum()))]
+        cells += [f"{losses[name].mean():.4f}", f"{extra.mean():+.4f} ± {half:.4f}"]
+        cells += [f"{flips.won}, {flips.lost}, p = {flips.p:.3f}", f"{seconds:.2f}"]
+        yield f"| {' | '.join(cells)} |"
 
 
 def theirs(w: Workload) -> dict[str, Callable[[list[tuple[str, Asked]]], StackingClassifier]]:
