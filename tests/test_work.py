@@ -132,24 +132,6 @@ def test_the_job_gives_the_key_and_the_bits_of_apply(done: Job, monkeypatch: pyt
     assert all(torch.equal(a, b) for a, b in zip(recalled.parameters(), made.parameters(), strict=True))
 
 
-def test_a_job_of_several_models(home: Path) -> None:
-    """What a step makes of a pool, and what a step makes of a joint model, come back under the keys of `apply`."""
-    w, cnn = mo.workload("digits"), mo.baseline("digits", "cnn")
-    pool = [mo.baseline("digits", "mlp"), mo.Prune(ratio=0.2).apply(cnn, w)]
-    fused, teacher = mo.Fuse(of="outputs"), mo.Ensemble().apply(pool, w)
-    student = mo.Distill(student="mlp", width=0.25, epochs=1)
-    both = [
-        jobs.start((fused,), ["mlp", pool[1]], "digits", owner="ann", threads=1),
-        jobs.start((student,), [teacher], "digits", owner="ann", threads=1),
-    ]
-    until(lambda: all(job.state in jobs.ENDED for job in both))
-    assert [job.error for job in both] == [None, None]
-    STORE.clear()
-    for step, models in ((fused, pool), (student, [teacher])):
-        assert not kept(step.key(models, w))
-        assert jobs.recall(step.key(models, w), "ann")
-
-
 def test_a_step_of_several_that_lasts_waits_for_its_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "token", lambda: "ann")
     monkeypatch.setattr(mo.Fuse, "lasts", lambda step, workload: True)
