@@ -103,7 +103,7 @@ def criteria(w: mo.Workload, model: torch.nn.Module, limit: int, name: str) -> I
 
 def observers(w: mo.Workload, model: torch.nn.Module, limit: int, name: str) -> Iterator[str]:
     """L3 and L4 for every observer, to the nearest point, and for every other rounding that does not last."""
-    roundings = [rounding for rounding in mo.ROUNDINGS if not mo.Quantize(rounding=rounding).lasts]
+    roundings = [rounding for rounding in mo.ROUNDINGS if not mo.Quantize(rounding=rounding).lasts(w)]
     pairs = [(o, "nearest") for o in mo.OBSERVERS] + [("absmax", r) for r in roundings if r != "nearest"]
     for observer, rounding in pairs:
         STORE.clear()

@@ -43,8 +43,7 @@ class Finetune(Transform):
         False, title="Keep the grid", description="Quantized weights stay quantized; their scales are trained too."
     )
 
-    @property
-    def lasts(self) -> bool:
+    def lasts(self, workload: Workload) -> bool:
         """Training takes seconds to minutes."""
         return True
 

@@ -162,7 +162,8 @@ def _within(split: Split, labels: Tensor) -> Split:
     """The examples that have one of these labels (k,); targets are places in it."""
     at = torch.isin(split.targets, labels).nonzero()[:, 0]
     places = (split.targets[at][:, None] == labels).int().argmax(dim=1)
-    return Split(split.inputs[at], places, tuple(split.ids[i] for i in at.tolist()))
+    clusters = None if split.clusters is None else split.clusters[at]
+    return Split(split.inputs[at], places, tuple(split.ids[i] for i in at.tolist()), clusters)
 
 
 def _group_of(groups: tuple[tuple[int, ...], ...]) -> Tensor:

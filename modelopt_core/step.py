@@ -92,10 +92,14 @@ class Step(BaseModel):
         told = [f"{k}={v}" for k, v in self if v != fields[k].default or _annotation(fields[k], Knob)]
         return f"{self.name}({', '.join(told)})"
 
-    @property
-    def lasts(self) -> bool:
+    def lasts(self, workload: Workload) -> bool:
         """Does it take over a second to apply (a training, a calibration)? Pages run such a step as a job."""
         return False
+
+    @property
+    def lasting(self) -> Self:
+        """What of it takes long: with the result of that at hand, applying the step is quick. All of it, for most."""
+        return self
 
     @property
     def beside(self) -> Self | None:

@@ -30,12 +30,14 @@ class Split:
     """Examples of one split: `train` fits, `val` chooses, `test` only reports.
 
     inputs: (n, *shape) what a model takes; targets: (n, …) what its answers are compared with;
-    ids: n stable names of the examples (disjoint between splits).
+    ids: n stable names of the examples (disjoint between splits); clusters: (n,) numbers, the same for examples that
+    were taken from one source (a file, a writer) and are alike, None where nobody knows.
     """
 
     inputs: Tensor
     targets: Tensor
     ids: tuple[str, ...] | range
+    clusters: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)

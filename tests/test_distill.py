@@ -181,7 +181,7 @@ def test_several_models_can_teach(digits: Workload, step: mo.Combine) -> None:
 def test_a_student_trained_before_is_not_trained_again(digits: Workload) -> None:
     teacher, step = mo.baseline("digits", "mlp"), mo.Distill(**QUICK)
     assert step.apply(teacher, digits, seed=2) is step.apply(mo.baseline("digits", "mlp"), digits, seed=2)
-    assert step.lasts
+    assert step.lasts(digits)
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,11 @@ def test_groups_followed_are_the_groups_found_anew(spec: Spec) -> None:
 
 
 def test_only_fine_tuning_lasts() -> None:
-    assert [mo.Prune(rounds=5, recovery=r).lasts for r in ("none", "norms", "fine-tuned")] == [False, False, True]
-    assert mo.Finetune().lasts
-    assert not mo.Quantize().lasts
+    digits = mo.workload("digits")
+    steps = [mo.Prune(rounds=5, recovery=r) for r in ("none", "norms", "fine-tuned")]
+    assert [step.lasts(digits) for step in steps] == [False, False, True]
+    assert mo.Finetune().lasts(digits)
+    assert not mo.Quantize().lasts(digits)
 
 
 def test_fields_matter_only_where_they_mean_something() -> None:

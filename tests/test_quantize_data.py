@@ -184,14 +184,17 @@ def test_depthwise_convolutions_are_rounded_channel_by_channel():
 
 
 def test_which_settings_last():
-    assert mo.Quantize(rounding="adaround").lasts
-    assert not mo.Quantize(rounding="adaround", scheme="codebook").lasts
+    digits = mo.workload("digits")
+    assert mo.Quantize(rounding="adaround").lasts(digits)
+    assert not mo.Quantize(rounding="adaround", scheme="codebook").lasts(digits)
 
 
 @pytest.mark.parametrize("looks", [{"rounding": "gptq"}, {"recovery": "bias"}, {"activations": 4}], ids=str)
 def test_looking_at_many_examples_lasts(looks):
-    assert [mo.Quantize(examples=n, **looks).lasts for n in (1, 512, 513, 65536)] == [False, False, True, True]
-    assert not mo.Quantize(examples=65536).lasts  # nothing looks at them
+    digits = mo.workload("digits")
+    steps = [mo.Quantize(examples=n, **looks) for n in (1, 512, 513, 65536)]
+    assert [step.lasts(digits) for step in steps] == [False, False, True, True]
+    assert not mo.Quantize(examples=65536).lasts(digits)  # nothing looks at them
 
 
 def test_no_examples_are_one_line():

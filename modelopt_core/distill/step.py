@@ -68,8 +68,7 @@ class Distill(Transform):
         "", max_length=80, title="Teacher's layer", description="Whose features it is compared with."
     )
 
-    @property
-    def lasts(self) -> bool:
+    def lasts(self, workload: Workload) -> bool:
         """It trains."""
         return True
 

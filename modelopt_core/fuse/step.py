@@ -23,6 +23,8 @@ from modelopt_core.step import STEPS, Combine, Named, When
 from modelopt_core.train import reestimate_norms
 from modelopt_core.workload import Workload
 
+QUICK = 2000  # examples of val from which a head over features is learned in about a second
+
 
 @STEPS.register("Fuse")
 class Fuse(Combine):
@@ -86,6 +88,10 @@ class Fuse(Combine):
         if wrong:
             raise ModelOptError(f"Fuse: a strength of {wrong[0]:g} is not allowed; strengths are numbers above 0")
         return value
+
+    def lasts(self, workload: Workload) -> bool:
+        """To learn from many numbers of many examples, at one pull after another, does."""
+        return self.of == "features" and len(self.strengths) != 1 and len(workload.val) > QUICK
 
     def combine(
         self, models: Sequence[nn.Module], workload: Workload, generator: torch.Generator, report: Report

@@ -96,7 +96,7 @@ def contest(
     The pruned networks are not kept: there are hundreds. Nor are they fine-tuned.
     """
     examples = workload.split(split)
-    step = step.changed(rounds=1, recovery="norms") if step.lasts else step
+    step = step.changed(rounds=1, recovery="norms") if step.lasts(workload) else step
     for seed in range(SEEDS):
         for ratio in RATIOS:
             for name in names:

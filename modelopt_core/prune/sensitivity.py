@@ -41,7 +41,7 @@ def sensitivity(
     `Prune` of that layer, coupled layers included, so a plan that is built from these numbers gets what they say. It
     is taken in one shot and before any fine-tuning.
     """
-    recovery = "norms" if step.lasts else step.recovery
+    recovery = "norms" if step.lasts(workload) else step.recovery
     for unit in units(model, workload.example, step.granularity):
         if unit.stays or {unit.name, *unit.layers} & set(step.frozen):
             continue

@@ -112,8 +112,7 @@ class Prune(Transform):
         """How much goes from where; a frozen layer has the ratio 0."""
         return Plan(self.ratio, self.scope == "global", {**dict(self.ratios), **dict.fromkeys(self.frozen, 0.0)})
 
-    @property
-    def lasts(self) -> bool:
+    def lasts(self, workload: Workload) -> bool:
         """Training takes long; everything else is a matter of milliseconds."""
         return self.recovery == "fine-tuned"
 

@@ -116,8 +116,7 @@ class Quantize(Transform):
             )
         return value
 
-    @property
-    def lasts(self) -> bool:
+    def lasts(self, workload: Workload) -> bool:
         """AdaRound learns, training trains, and looking at more than QUICK examples takes over a second."""
         rounding = ROUNDINGS[self.rounding if self.scheme in EVEN else "nearest"]
         looks = self.activations or self.recovery == "bias" or rounding["needs_data"]

@@ -53,7 +53,7 @@ def _draw(setting: Setting, names: Sequence[str], sweep: Sweep[Cell]) -> None:
     cells = whole_rounds(list(sweep.points), len(names))
     if not cells:
         return
-    if told := recovery.untuned(_step(setting)):
+    if told := recovery.untuned(_step(setting), setting.bench):
         st.html(f'<p class="mo-foot"><b>{told}</b></p>')
     chart, words = st.columns([5, 3], gap="large")
     with chart:

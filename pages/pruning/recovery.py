@@ -53,9 +53,9 @@ def busy(here: Bench, step: mo.Prune) -> bool:
     return job is not None and not job.ended
 
 
-def untuned(step: mo.Prune) -> str:
+def untuned(step: mo.Prune, here: Bench) -> str:
     """What tabs that measure hundreds of networks say where training is chosen, else empty."""
-    if not step.lasts:
+    if not step.lasts(here.workload):
         return ""
     return "Nothing here is fine-tuned: one shot for each point, then norms re-estimated."
 

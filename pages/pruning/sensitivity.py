@@ -33,7 +33,7 @@ def draw(setting: Setting) -> None:
         "is coupled to it. Each cell is a real prune, measured. Grey: the interval holds zero. "
         "<b>Click a cell</b> to give that layer that ratio; Undo takes it back.</p>"
     )
-    if told := recovery.untuned(setting.step):
+    if told := recovery.untuned(setting.step, setting.bench):
         st.html(f'<p class="mo-foot"><b>{told}</b></p>')
     follow("sensitivity", partial(request, setting, len(found)), partial(_table, found))
 

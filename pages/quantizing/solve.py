@@ -64,7 +64,7 @@ def _searched(setting: Setting) -> mo.Quantize:
     the nearest.
     """
     step = setting.step.changed(bits=8, layer_bits=(), recovery="none")
-    return step.changed(rounding="nearest") if step.lasts else step
+    return step.changed(rounding="nearest") if step.lasts(setting.bench.workload) else step
 
 
 def _key(setting: Setting) -> str:

@@ -159,7 +159,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
         )
         if sweep.error:
             st.caption(sweep.error)
-        if asked.step.lasts:
+        if asked.step.lasts(here.workload):
             work.curve_row(here, asked.step, technique.knob)
         address.write()
         if sweep.done and not was_done:

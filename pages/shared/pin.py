@@ -86,6 +86,6 @@ def _parsed(text: str, bench: Bench) -> Pin:
     if len(steps) > MOST_STEPS:
         raise ModelOptError(f"a pin of {len(steps)} steps is too long; at most {MOST_STEPS} are allowed")
     pinned = Pin(one_of("model of the pin", model_name, bench.workload.models), steps)
-    if any(step.lasts for step in steps):  # training: minutes, for a link
+    if any(step.lasts(bench.workload) for step in steps):  # training: minutes, for a link
         pinned.model(bench)
     return pinned

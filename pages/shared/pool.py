@@ -125,7 +125,7 @@ def _member(item: Any, here: Bench) -> Pin:
     name, steps = (item.get("on"), item.get("steps")) if isinstance(item, dict) else (item, [])
     made = mo.from_json(json.dumps({"steps": steps}))
     for step in made:
-        if not isinstance(step, mo.Transform) or step.lasts:
+        if not isinstance(step, mo.Transform) or step.lasts(here.workload):
             raise ModelOptError(f"a member is made of quick steps on one model, not of {step.name}")
     if len(made) > pin.MOST_STEPS:
         raise ModelOptError(f"a member of {len(made)} steps is too long; at most {pin.MOST_STEPS} are allowed")

@@ -121,7 +121,7 @@ def measure(bench: Bench, step: Step, members: tuple[Pin, ...] = ()) -> Trial:
 def sweep(setting: Setting, handle: Handle) -> Sweep[Point]:
     """The response curve of one knob, all else as in the setting: asked for once, measured in the background."""
     bench, step, members = setting.bench, setting.step, setting.members
-    if step.lasts:
+    if step.lasts(bench.workload):
         return work.curve(bench, step, handle.name)
     anchored = handle.at(handle.knob.low)
     keys = [identity.key(model) for model in pool.models(members, bench) or [bench.model]]

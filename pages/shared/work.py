@@ -35,7 +35,7 @@ POINTS, SEEDS = (6, 12, 34), (1, 3, 5)
 
 def kept(here: Bench, step: Step) -> bool:
     """Is the step's result at hand, or quick to make?"""
-    return not step.lasts or at_hand([here.model], here.workload, step)
+    return not step.lasts(here.workload) or at_hand([here.model], here.workload, step)
 
 
 def at_hand(models: Sequence[nn.Module], workload: Workload, step: Step, seed: int = 0) -> bool:
@@ -46,7 +46,7 @@ def at_hand(models: Sequence[nn.Module], workload: Workload, step: Step, seed: i
 
 def apply(step: Transform, model: nn.Module, workload: Workload) -> nn.Module:
     """`step.apply`, but what lasts and is not kept is refused: no page trains while it is drawn."""
-    if step.lasts and not at_hand([model], workload, step):
+    if step.lasts(workload) and not at_hand([model], workload, step):
         raise ModelOptError(f"{step.name} is not measured with this setting; run it on its page first")
     return step.apply(model, workload)
 
