@@ -136,7 +136,8 @@ def _made(kind: type[A], workload: Workload, change: Scatter, title: str, note: 
             was = workload.split(split)
             n = min(len(was), MOST)
             inputs, truth[split] = change(was.inputs[:n], torch.Generator().manual_seed(seed))
-            splits[split] = Split(inputs, was.targets[:n], was.ids[:n])
+            clusters = None if was.clusters is None else was.clusters[:n]
+            splits[split] = Split(inputs, was.targets[:n], was.ids[:n], clusters)
         fields: dict[str, Any] = {field: getattr(workload, field) for field in Classification.__dataclass_fields__}
         fields |= {
             **splits,

@@ -56,6 +56,8 @@ def grid(pixels: int) -> Tensor:
 
 def _sampled(images: Tensor, boxes: Tensor, wide: Tensor) -> Tensor:
     """New pixels, spread over the boxes (n, 3), each a mean weighed by a triangle of `wide` (n,) pixels either way."""
+    if not len(images):
+        return images
     (h, w), sides = images.shape[2:], []
     for centre, pixels in ((boxes[:, 0], h), (boxes[:, 1], w)):
         at = (centre[:, None] + boxes[:, 2:] * grid(pixels)) * pixels - 0.5  # (n, new), in pixels of the image

@@ -126,8 +126,9 @@ def test_the_shipped_detector_makes_a_reader_read() -> None:
     data, reader = mo.scattered(plain), mo.baseline("mnist", "article")
     assert ("locate", "digit") in chains(plain)
     whole = mo.Pipeline(stages=("locate", "digit")).apply([mo.baseline("mnist", "locate"), reader], data)
-    found, alone, unscattered = (mo.measure(m, d).score.value for m, d in ((whole, data), (reader, data),
-                                                                        (reader, plain)))  # fmt: skip
+    found, alone, unscattered = (
+        float(mo.predictions(m, d).scores.mean()) for m, d in ((whole, data), (reader, data), (reader, plain))
+    )
     true = follow(whole, data, switches={"locate": "oracle"}).score.value
     assert alone + 0.4 < found < true
     assert true == pytest.approx(unscattered, abs=0.02)
