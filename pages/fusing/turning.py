@@ -17,7 +17,7 @@ from pages.combining.weights import place, shared_out
 from pages.shared import address, controls, pool
 from pages.shared.bench import Bench
 from pages.shared.handle import Handle
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 OF, WEIGHTS, SELECT, SCALE, STRENGTHS = (f"Fuse.{name}" for name in ("of", "weights", "select", "scale", "strengths"))
 DIAL = "Fuse.dial"
