@@ -122,7 +122,7 @@ def pieces(model: nn.Module, at: Sequence[Place]) -> list[nn.Module]:
             part.output(tuple(known[order[i]] for i in place.kept))
             begin, passed = end, place.kept
         else:
-            part.output((copied(order[-1].args[0]),))  # type: ignore[arg-type]
+            part.output((copied(order[-1].args[0]),))
         made.append(fx.GraphModule(model, part).eval())
     return made
 

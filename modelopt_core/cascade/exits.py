@@ -217,7 +217,7 @@ def again(whole: Exits, layers: Sequence[str], confidence: str) -> Exits:
     whole, spec = identity.clone(whole), spec_of(whole)  # type: ignore[assignment]
     name = CONFIDENCES[confidence].name
     for one in (whole, *whole.members):
-        one.confidence = name  # type: ignore[assignment]
+        one.confidence = name
     for piece in whole.members:
         piece.get_buffer("temperature").fill_(1)
     if spec:
