@@ -9,7 +9,6 @@ from torch import Tensor
 
 from modelopt_core.errors import ModelOptError
 
-BINS = 15
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures; beyond, the answers of float32 no longer change
 STEPS, CLOSE = 50, 1e-7
 
@@ -23,11 +22,16 @@ class Bin:
     n: int
 
 
-def reliability(confidence: Tensor, scores: Tensor, bins: int = BINS) -> list[Bin]:
+def reliability(confidence: Tensor, scores: Tensor, bins: int | None = None) -> list[Bin]:
     """Bins of equal mass, the least sure first: confidence (N,) in [0, 1], scores (N,) of right or wrong.
 
-    Source: Nguyen and O'Connor, Posterior calibration and exploratory analysis for NLP models, arXiv 1508.05154.
+    bins: without a number the cube root of N: with more, chance makes their scores differ, with fewer they hide what
+    does.
+    Source: Nguyen and O'Connor, Posterior calibration and exploratory analysis for NLP models, arXiv 1508.05154; how
+    many: Futami and Fujisawa, Information-theoretic Generalization Analysis for Expected Calibration Error, arXiv
+    2405.15709.
     """
+    bins = max(1, round(len(confidence) ** (1 / 3))) if bins is None else bins
     if bins < 1 or len(confidence) == 0:
         raise ModelOptError(f"{bins} bins of {len(confidence)} examples make no curve; at least 1 of each is needed")
     order = confidence.argsort(stable=True)
@@ -35,9 +39,10 @@ def reliability(confidence: Tensor, scores: Tensor, bins: int = BINS) -> list[Bi
     return [Bin(float(c.double().mean()), float(s.double().mean()), len(c)) for c, s in parts if len(c)]
 
 
-def ece(confidence: Tensor, scores: Tensor, bins: int = BINS) -> float:
+def ece(confidence: Tensor, scores: Tensor, bins: int | None = None) -> float:
     """Expected calibration error: |right − sure| averaged over the bins of `reliability`, by their size.
 
+    Chance adds to it: also what is right exactly as often as it says is not so in every bin of a few examples.
     Source: Guo et al., On Calibration of Modern Neural Networks, arXiv 1706.04599, eq. 3; equal-mass bins.
     """
     found = reliability(confidence, scores, bins)

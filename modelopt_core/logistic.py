@@ -49,19 +49,18 @@ def cross_fitted(
     generator: torch.Generator,
     strengths: Sequence[float] = (),
     free: Tensor | None = None,
+    clusters: Tensor | None = None,
 ) -> CrossFitted:
     """Heads for every fold and for all examples, at the strength with the least held-out log loss.
 
-    features: (n, P); targets: (n,) in 0 … K − 1; start: (P + 1, K); free: see `fit`. Without strengths those of
-    STRENGTHS are tried from strong to weak, from `start` itself on, until the loss rises; one that is given is taken,
-    of several the best.
+    features: (n, P); targets: (n,) in 0 … K − 1; start: (P + 1, K); free: see `fit`; clusters: see `folded`. Without
+    strengths those of STRENGTHS are tried from strong to weak, from `start` itself on, until the loss rises; one that
+    is given is taken, of several the best.
     Source: Stone, Cross-validatory choice and assessment of statistical predictions, JRSS B 36, 1974.
     """
     n = len(targets)
-    if n < folds:
-        raise ModelOptError(f"{n} examples make no {folds} folds; choose at most {n}")
     x = torch.cat([features, features.new_ones(n, 1)], dim=1)
-    fold = torch.randperm(n, generator=generator) % folds
+    fold = folded(n, folds, generator, clusters)
     kept = torch.cat([fold != torch.arange(folds)[:, None], torch.ones(1, n, dtype=torch.bool)])  # (F + 1, n)
     everyone = torch.arange(n)
 
@@ -81,6 +80,21 @@ def cross_fitted(
         elif not strengths:
             break
     return CrossFitted(best.head, best.held_out, best.strength, tuple(tried))
+
+
+def folded(n: int, folds: int, generator: torch.Generator, clusters: Tensor | None = None) -> Tensor:
+    """(n,) the fold of each example, 0 … folds − 1, drawn. clusters: (n,) numbers; none is torn apart.
+
+    An example whose sibling is in another fold is no new example: heads that learn siblings by heart would look best.
+    Source: Roberts et al., Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic
+    structure, Ecography 40, 2017.
+    """
+    numbers = torch.arange(n) if clusters is None else clusters.unique(return_inverse=True)[1]
+    found = int(numbers.max()) + 1 if n else 0
+    if found < folds:
+        what = "examples" if clusters is None else "clusters of examples"
+        raise ModelOptError(f"{found} {what} make no {folds} folds; choose at most {found}")
+    return (torch.randperm(found, generator=generator) % folds)[numbers]
 
 
 def fit(

@@ -2,8 +2,9 @@
 
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
-from pages.distilling import beside, softened, training
+from pages.distilling import beside, softened, teacher, training
 from pages.shared import frame, guess, layer_table
+from pages.shared.bench import Bench
 
 
 def bars(_: mo.Distill) -> layer_table.Bars:
@@ -16,6 +17,12 @@ def note(step: mo.Distill, _: Measurement) -> str:
     return "temperature and loss change the score only: size and speed are the student's"
 
 
+def settle(here: Bench) -> None:
+    """A student that the workload has, and a teacher."""
+    beside.settle(here)
+    teacher.settle(here)
+
+
 frame.page(
     frame.Technique(
         step=mo.Distill,
@@ -25,7 +32,10 @@ frame.page(
         bars=bars,
         note=note,
         aside=("epochs", "lr", "batch_size", "student_layer", "teacher_layer"),
-        settle=beside.settle,
+        settle=settle,
+        extra=("teacher",),
+        choose=teacher.choose,
+        on=teacher.on,
         strip=beside.strip,
         reference=beside.reference,
         always={"Softened": softened.draw, "Training": training.draw},

@@ -28,8 +28,27 @@ def test_reliability_by_hand():
 
 def test_more_bins_than_examples():
     assert ece(torch.tensor([0.25]), torch.tensor([1.0])) == pytest.approx(0.75)
-    with pytest.raises(ModelOptError, match="15 bins of 0 examples make no curve; at least 1 of each is needed"):
+    with pytest.raises(ModelOptError, match="1 bins of 0 examples make no curve; at least 1 of each is needed"):
         reliability(torch.tensor([]), torch.tensor([]))
+
+
+@pytest.mark.parametrize(("n", "bins"), [(1, 1), (3, 1), (4, 2), (27, 3), (359, 7), (10_000, 22)])
+def test_there_are_as_many_bins_as_the_cube_root(n, bins):
+    sure = torch.linspace(0, 1, n)
+    found = reliability(sure, sure.round())
+    assert len(found) == bins
+    assert sum(b.n for b in found) == n
+    assert ece(sure, sure.round()) == ece(sure, sure.round(), bins)
+
+
+def test_of_calibrated_answers_few_examples_seem_off_in_many_bins():
+    """What is measured there is chance: the mean over 100 draws of 359 examples that are right as often as they say."""
+    draw = torch.Generator().manual_seed(0)
+    sure = 1 - 0.3 * torch.rand(100, 359, generator=draw) ** 3
+    right = (torch.rand(100, 359, generator=draw) < sure).float()
+    many, fewer = (np.mean([ece(c, s, bins) for c, s in zip(sure, right, strict=True)]) for bins in (15, None))
+    assert many > 0.02
+    assert fewer < 0.8 * many
 
 
 @pytest.mark.parametrize(("n", "k"), [(50, 2), (300, 10), (2000, 3)])

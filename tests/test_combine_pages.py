@@ -15,6 +15,7 @@ from pages.combining.weights import shared_out
 from pages.shared import bench, pool, source, trial
 from pages.shared.handle import of_field
 from pages.shared.pin import Pin
+from pages.shared.setting import Setting
 
 assert _quiet  # a fixture that every test here uses
 
@@ -51,18 +52,18 @@ def test_what_a_result_is_held_against(here: bench.Bench) -> None:
 
 def test_the_source_tab_writes_a_program_that_runs(here: bench.Bench) -> None:
     members = (Pin("cnn", ()), Pin("mlp", (mo.Quantize(bits=4),)))
-    tried = trial.measure(here, mo.Ensemble(weights=(0.7, 0.3)), members)
+    tried = trial.measure(Setting(here, mo.Ensemble(weights=(0.7, 0.3)), members=members))
     printed: list[Any] = []
     types.FunctionType(compile(source.python(tried), "page", "exec"), {"print": printed.append})()
     assert (printed[0].score, printed[0].size_bytes) == (tried.measurement.score, tried.measurement.size_bytes)
     assert "use the program above" in source.command(tried)
-    plain = trial.Setting(here, mo.Ensemble(), members=(Pin("cnn", ()), Pin("mlp", ())))
+    plain = Setting(here, mo.Ensemble(), members=(Pin("cnn", ()), Pin("mlp", ())))
     assert source.command(plain).endswith("--model cnn --model mlp")
 
 
 def test_the_curve_of_a_pool(here: bench.Bench) -> None:
     step, members = mo.Cascade(threshold=0.5), (Pin("mlp", ()), Pin("cnn", ()))
-    found = trial.sweep(trial.Setting(here, step, members=members), of_field(step, "threshold"))
+    found = trial.sweep(Setting(here, step, members=members), of_field(step, "threshold"))
     assert found.total > 20
     assert of_field(step, "threshold").at(0.25) == mo.Cascade(threshold=0.25)
 
@@ -100,6 +101,22 @@ def test_a_variant_is_a_member(root: Any) -> None:
     assert app.query_params["members"] == text
 
 
+def test_a_student_and_an_ensemble_are_members(root: Any) -> None:
+    """What a job made, or came with the project, and what another page has joined."""
+    student = {"on": "cnn", "steps": [{"step": "Distill"}]}
+    text = json.dumps(["mlp", student], separators=(",", ":"))
+    app = open_page(root, "ensemble", members=text)
+    assert lines(app) == []
+    assert app.query_params["members"] == text
+    app.switch_page("pages/cascade.py").run()
+    assert "Ensemble of mlp + cnn · Distill 4.0" in app.multiselect[0].options
+    joint = {"of": ["mlp", student], "steps": [{"step": "Ensemble"}]}
+    app = open_page(root, "cascade", members=json.dumps(["mlp", joint]))
+    assert not app.exception
+    assert lines(app) == []
+    assert card(app) != ""
+
+
 @pytest.mark.parametrize(
     ("members", "text"),
     [
@@ -108,7 +125,7 @@ def test_a_variant_is_a_member(root: Any) -> None:
         ("[1", "members is no JSON list; write members=cnn,mlp"),
         (
             '["cnn",{"on":"cnn","steps":[{"step":"Finetune"}]}]',
-            "a member is made of quick steps on one model, not of Fine",
+            "Finetune is not measured with this setting; run it on its page first",
         ),
         (",".join(["cnn"] * 9), "a pool of 9 members is too large; at most 8 are allowed"),
         ("[[],{}]", "unknown digits model|recipe"),

@@ -97,6 +97,8 @@ def test_softening_is_scipys(n: int, k: int, temperature: float) -> None:
     rows = found.alike.sum(dim=1)
     assert bool(((rows - 1).abs().lt(1e-5) | (rows == 0)).all())
     assert float(found.alike.diagonal().abs().sum()) == 0
+    again = 9 * torch.randn(n, k, generator=torch.Generator().manual_seed(n))
+    assert torch.equal(logits, again), "what comes in stays"
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])

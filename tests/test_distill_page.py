@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 from streamlit.testing.v1 import AppTest
 
 import modelopt_core as mo
-from modelopt_core import jobs, measured
+from modelopt_core import codec, identity, jobs, measured
 from modelopt_core.jobs import journal
 from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.plan import recipe
 from pages.distilling import beside
 from pages.shared import bench, controls, owner, units
 from pages.shared.dial import band
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 from tests.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
 
 KEYS = controls.keys(mo.Distill)
@@ -160,3 +162,50 @@ def test_the_band_is_the_student_without_a_teacher() -> None:
     assert shipped.beside is not None
     assert beside.reference(Setting(here, mo.Distill(temperature=9))) == (shipped.beside.score, "without a teacher")
     assert band(mo.Estimate(0.9, 0.85, 0.951234, 5), "alone") == (85.0, 90.0, 95.12, "alone")
+
+
+JOINT = {"of": ["cnn", "cnn-2"], "steps": [{"step": "Ensemble"}]}
+
+
+def test_several_models_teach_as_one(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link names the ensemble; the student is then built as the bench's model is; the job is handed the ensemble."""
+    monkeypatch.setenv("MODELOPT_JOBS", str(tmp_path))
+    monkeypatch.setattr(jobs.Job, "launch", lambda _: None)
+    link = json.dumps(JOINT, separators=(",", ":"))
+    app = open_page(root, "distill", teacher=link)
+    assert lines(app) == []
+    assert app.get_by_key("Distill.teacher.select").options == [
+        "cnn", "Ensemble of cnn + cnn-2", "Cascade 0.9 of mlp + cnn"
+    ]  # fmt: skip
+    assert (app.query_params["teacher"], app.query_params["student"]) == (link, "cnn")
+    assert "Not measured" in html(app)
+    app.button("work-run").click().run()
+    [path] = tmp_path.glob("*/job.json")
+    plan = jobs.Job(path.parent).plan
+    w = mo.workload("digits")
+    whole = mo.Ensemble().apply([mo.baseline("digits", name) for name in JOINT["of"]], w)
+    assert plan.models == (f"{identity.key(whole)}.mopt",)
+    assert json.loads(plan.about) == [JOINT]
+    with torch.no_grad():
+        assert torch.equal(codec.load(path.parent / plan.models[0])(w.val.inputs[:9]), whole(w.val.inputs[:9]))
+    app.get_by_key("Distill.teacher.select").set_value("").run()
+    assert "teacher" not in app.query_params
+
+
+@pytest.mark.parametrize(
+    ("teacher", "text"),
+    [
+        ("cnn,mlp", "teacher is no JSON; write"),
+        ('{"of":["cnn"],"steps":[{"step":"Ensemble"}]}', "has 2 to 8 of them"),
+        ('{"of":["cnn","mlp"],"steps":[]}', "members need a step that joins them"),
+        ('{"of":["cnn","mlp"],"steps":[{"step":"Prune"}]}', "Prune cannot be step 1 of a model"),
+        ('{"of":["cnn","resnet"],"steps":[{"step":"Cascade"}]}', "unknown digits model 'resnet'"),
+        ('{"on":"cnn","steps":[{"step":"Finetune"}]}', "Finetune is not measured with this setting"),
+    ],
+)
+def test_a_link_to_no_teacher_is_told(root: Any, teacher: str, text: str) -> None:
+    app = open_page(root, "distill", teacher=teacher)
+    assert not app.exception
+    assert any(text in line for line in lines(app)), lines(app)
+    assert "teacher" not in app.query_params
+    assert "mo-score" in card(app)

@@ -17,9 +17,11 @@ import torch
 from filelock import FileLock
 
 import modelopt_core as mo
-from modelopt_core import jobs
+from modelopt_core import identity, jobs
+from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job, JobError, worker
+from modelopt_core.step import kept
 
 SHORT = (mo.Prune(ratio=0.3), mo.Finetune(epochs=4))
 COUNT = """
@@ -63,8 +65,29 @@ def test_owners_do_not_see_each_other(draft: Callable[..., Job], tmp_path: Path)
 def test_models_handed_in_travel_as_files(tmp_path: Path) -> None:
     model = mo.Prune(ratio=0.5).apply(mo.baseline("digits", "mlp"), mo.workload("digits"))
     job = jobs.start(SHORT, ["mlp", model], "digits", folder=tmp_path)
-    assert job.plan.models == ("mlp", "pool-1.mopt")
-    assert torch.equal(weights(mo.load(job.path / "pool-1.mopt")), weights(model))
+    assert job.plan.models == ("mlp", name := f"{identity.key(model)}.mopt")
+    assert torch.equal(weights(mo.load(job.path / name)), weights(model))
+
+
+def test_a_job_of_several_models(tmp_path: Path) -> None:
+    """What a step makes of a pool, and what a step makes of a joint model, come back under the keys of `apply`."""
+    w, cnn = mo.workload("digits"), mo.baseline("digits", "cnn")
+    pool = [mo.baseline("digits", "mlp"), mo.Prune(ratio=0.2).apply(cnn, w)]
+    fused, teacher = mo.Fuse(of="outputs"), mo.Ensemble().apply(pool, w)
+    student = mo.Distill(student="mlp", width=0.25, epochs=1)
+    both = [
+        jobs.start((fused,), ["mlp", pool[1]], "digits", folder=tmp_path, threads=1),
+        jobs.start((student,), [teacher], "digits", folder=tmp_path, threads=1),
+    ]
+    begun = time.monotonic()
+    while not all(job.ended for job in both):
+        assert time.monotonic() - begun < 60
+        time.sleep(0.05)
+    assert [job.error for job in both] == [None, None]
+    STORE.clear()
+    for step, models in ((fused, pool), (student, [teacher])):
+        assert not kept(step.key(models, w))
+        assert jobs.recall(step.key(models, w), folder=tmp_path)
 
 
 def test_a_process_that_never_speaks_has_failed(draft: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:

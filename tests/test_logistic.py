@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import modelopt_core as mo
-from modelopt_core.logistic import LOOSE, STRENGTHS, cross_fitted, fit
+from modelopt_core.logistic import LOOSE, STRENGTHS, cross_fitted, fit, folded
 
 
 def drawn(n: int, p: int, k: int, seed: int = 0, noise: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,6 +80,31 @@ def test_folds_do_not_see_what_they_are_asked_about():
         torch.testing.assert_close(found.held_out[fold == at], wide[fold == at] @ head, atol=2e-3, rtol=1e-3)
     torch.testing.assert_close(found.head, one(wide, y, 3, 0.05), atol=2e-3, rtol=1e-3)
     assert found.tried == ((0.05, pytest.approx(float(torch.nn.functional.cross_entropy(found.held_out, y)))),)
+
+
+def test_no_fold_tears_a_cluster_apart():
+    """By hand: six examples of three sources make three folds, one a source. Without sources it is a plain draw."""
+    sources = torch.tensor([7, 7, 4, 7, 9, 4])
+    fold = folded(6, 3, torch.Generator().manual_seed(0), sources)
+    assert sorted(fold[[0, 2, 4]].tolist()) == [0, 1, 2]
+    assert torch.equal(fold, fold[[0, 0, 2, 0, 4, 2]])
+    plain = torch.randperm(6, generator=torch.Generator().manual_seed(0)) % 3
+    assert torch.equal(folded(6, 3, torch.Generator().manual_seed(0)), plain)
+    with pytest.raises(mo.ModelOptError, match="3 clusters of examples make no 5 folds; choose at most 3"):
+        folded(6, 5, torch.Generator(), sources)
+
+
+def test_siblings_do_not_talk_the_folds_into_a_weak_pull():
+    """Every example six times, labels drawn: a head that knows the siblings by heart is right about them."""
+    draw = torch.Generator().manual_seed(2)
+    source = torch.arange(20).repeat_interleave(6)
+    x, y = torch.randn(20, 15, generator=draw)[source], torch.randint(0, 2, (20,), generator=draw)[source]
+    torn, whole = (
+        cross_fitted(x, y, torch.zeros(16, 2), 5, torch.Generator().manual_seed(0), clusters=clusters)
+        for clusters in (None, source)
+    )
+    assert torn.strength < 0.1
+    assert whole.strength > 1
 
 
 def test_the_folds_choose_the_strength():

@@ -18,6 +18,7 @@ from modelopt_core.layers import Layer
 from modelopt_core.recipe import Point
 from modelopt_core.workload import WORKLOADS
 from pages.shared import bench, controls, guess, history, layer_table, pin, report, sheet, source, trial, units
+from pages.shared.setting import Setting
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_bars_by_hand() -> None:
 
 
 def test_the_source_tab_writes_a_program_that_runs(here: bench.Bench) -> None:
-    tried = trial.measure(here, mo.Prune(ratio=0.3))
+    tried = trial.measure(Setting(here, mo.Prune(ratio=0.3)))
     printed: list[Any] = []
     names: dict[str, Any] = {"print": printed.append}
     code = compile(source.python(tried), "page", "exec")
@@ -120,7 +121,7 @@ def test_the_source_tab_writes_a_program_that_runs(here: bench.Bench) -> None:
 
 def test_the_program_measures_against_what_is_pinned(here: bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pin, "current", lambda _: pin.Pin("mlp", (mo.Quantize(bits=4),)))
-    tried = trial.measure(here, mo.Prune(ratio=0.3))
+    tried = trial.measure(Setting(here, mo.Prune(ratio=0.3)))
     printed: list[Any] = []
     _run(compile(source.python(tried), "page", "exec"), {"print": printed.append})
     assert printed[0].score == tried.measurement.score
@@ -134,7 +135,7 @@ def _run(code: Any, names: dict[str, Any]) -> None:
 
 
 def test_the_export_is_one_escaped_file(here: bench.Bench) -> None:
-    tried = trial.measure(here, mo.Prune(ratio=0.3))
+    tried = trial.measure(Setting(here, mo.Prune(ratio=0.3)))
     text = report.html(tried, "<b>no & never</b>")
     assert "&lt;b&gt;no &amp; never" in text
     assert "<script" not in text
@@ -145,8 +146,8 @@ def test_the_export_is_one_escaped_file(here: bench.Bench) -> None:
 
 
 def test_a_run_is_called_by_what_matters(here: bench.Bench) -> None:
-    found = trial.measure(here, mo.Prune(ratio=0.3)).measurement
-    said = [history.Run("", "digits", "cnn", step, found).setting for step in (
+    found = trial.measure(Setting(here, mo.Prune(ratio=0.3))).measurement
+    said = [history.Run("", "digits", (pin.Pin("cnn", ()),), step, found).setting for step in (
         mo.Prune(ratio=0.3), mo.Prune(ratio=0.5, granularity="n:m"), mo.Prune(frozen=("conv1",)))]  # fmt: skip
     assert said[0] == "Prune 0.3 · l1 · channel · layer · rounds 1 · norms"
     assert said[1] == "Prune 0.5 · l1 · n:m · size 4 · rounds 1 · norms"

@@ -13,6 +13,7 @@ from test_pages import _quiet, card, lines, open_page
 import modelopt_core as mo
 from pages.shared import bench, source, trial
 from pages.shared.pin import Pin
+from pages.shared.setting import Setting
 
 assert _quiet  # a fixture that every test here uses
 
@@ -37,7 +38,7 @@ def test_a_pipeline_is_held_against_the_bench_or_its_reader(here: bench.Bench) -
 def test_the_source_tab_writes_a_program_that_runs(here: bench.Bench, damaged: bool) -> None:
     data = mo.damaged(here.workload) if damaged else here.workload
     there = bench.Bench(data, "mlp", mo.baseline("digits", "mlp"), "onnx", "cpu", "tune")
-    tried = trial.measure(there, mo.Pipeline(threshold=0.75), tuple(Pin(name, ()) for name in EXPERTS))
+    tried = trial.measure(Setting(there, mo.Pipeline(threshold=0.75), members=tuple(Pin(name, ()) for name in EXPERTS)))
     assert tried.against == "mlp, float32"
     printed: list[Any] = []
     types.FunctionType(compile(source.python(tried), "page", "exec"), {"print": printed.append})()

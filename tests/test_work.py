@@ -18,10 +18,13 @@ from streamlit.testing.v1 import AppTest
 import modelopt_core as mo
 from modelopt_core import finetune, jobs
 from modelopt_core.cache import STORE
+from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job, journal
 from modelopt_core.jobs import plan as plans
 from modelopt_core.step import kept
-from pages.shared import bench, owner, work
+from pages.shared import bench, owner, trial, work
+from pages.shared.pin import Pin
+from pages.shared.setting import Setting
 
 LIMIT_S = 60.0  # on a machine that is busy with other things
 STEP = mo.Finetune(epochs=2)
@@ -129,6 +132,22 @@ def test_the_job_gives_the_key_and_the_bits_of_apply(done: Job, monkeypatch: pyt
     assert all(torch.equal(a, b) for a, b in zip(recalled.parameters(), made.parameters(), strict=True))
 
 
+def test_a_step_of_several_that_lasts_waits_for_its_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "token", lambda: "ann")
+    monkeypatch.setattr(mo.Fuse, "lasts", lambda step, workload: True)
+    w, model = mo.workload("digits"), mo.baseline("digits", "cnn")
+    here, step = bench.Bench(w, "cnn", model, "onnx", "cpu", "tune"), mo.Fuse(of="outputs")
+    asked = Setting(here, step, members=(Pin("mlp", ()), Pin("cnn", (mo.Prune(ratio=0.2),))))
+    assert not work.kept(asked)
+    with pytest.raises(ModelOptError, match="Fuse is not measured with this setting; run it on its page first"):
+        work.apply(step, asked.models, w)
+    job = jobs.start((step,), work.handed(asked), "digits", owner="ann", threads=1)
+    assert work.found(asked).id == job.id  # type: ignore[union-attr]
+    until(lambda: job.state in jobs.ENDED)
+    assert work.kept(asked)
+    assert trial.measure(asked).measurement.score.n == len(w.val)
+
+
 def test_owners_do_not_see_each_others_work(root: Path, done: Job) -> None:
     assert "Not measured" in texts(open_page(root, owner="bob"))
     assert "mo-score" in texts(open_page(root))
@@ -192,17 +211,17 @@ def test_a_pin_of_a_setting_that_is_not_kept_trains_nothing(root: Path, done: Jo
 def test_the_curve_is_what_jobs_have_measured(home: Path, done: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "token", lambda: "ann")
     here = bench.Bench(mo.workload("digits"), "mlp", mo.baseline("digits", "mlp"), "onnx", "cpu", "tune")
-    known = work.curve(here, STEP.changed(epochs=9), "epochs")
+    known = work.curve(Setting(here, STEP.changed(epochs=9)), "epochs")
     assert ([point.value for point in known.points], known.done, known.progress) == ([2], True, None)
-    assert work.curve(here, STEP.changed(lr=0.5), "epochs").points == []
+    assert work.curve(Setting(here, STEP.changed(lr=0.5)), "epochs").points == []
     grid = {"field": "epochs", "values": (1, 20), "seeds": (0, 1)}
     with living(home, grid, state={"state": "running"}) as job:
-        known = work.curve(here, STEP, "epochs")
+        known = work.curve(Setting(here, STEP), "epochs")
         assert (known.done, known.progress) == (False, (0, 4))
-        assert work.found(here, STEP.changed(epochs=20)) is not None
-        assert work.found(here, STEP.changed(epochs=5)) is None
+        assert work.found(Setting(here, STEP.changed(epochs=20))) is not None
+        assert work.found(Setting(here, STEP.changed(epochs=5))) is None
         journal.append(job.path / jobs.EVENTS, {"time_s": 1.0, "kind": "state", "state": "failed", "error": "no"})
-    known = work.curve(here, STEP, "epochs")
+    known = work.curve(Setting(here, STEP), "epochs")
     assert (known.done, known.error) == (True, "no")
 
 

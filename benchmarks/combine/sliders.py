@@ -14,6 +14,7 @@ import modelopt_core as mo
 from benchmarks.combine.members import pool
 from modelopt_core.calibration import fit_temperature, tempered
 from modelopt_core.cascade import flow
+from modelopt_core.distill import soften
 from modelopt_core.measure import stacked
 from modelopt_core.workload import Workload
 
@@ -51,6 +52,7 @@ def arithmetic(w: Workload, pool: Sequence[nn.Module]) -> Iterator[str]:
         **{f"rule {name}": lambda rule=rule: rule(said, given) for name, rule in mo.RULES.items()},
         "cascade, thresholds": lambda: flow(sure, right, (0.9,) * (len(pool) - 1)),
         "temperature, applied": lambda: tempered(said[0], 1.5),
+        "temperature, what students of each would see": lambda: [soften(one, truth, 4.0) for one in said],
         "temperature, fitted": lambda: fit_temperature(said[0], truth),
     }
     yield f"| slider, {len(pool)} × {len(truth):,} | median / p95 | bar |\n|---|--:|--:|"

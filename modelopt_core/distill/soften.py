@@ -36,16 +36,19 @@ def soften(logits: Tensor, labels: Tensor, temperature: float) -> Softened:
         raise ModelOptError(f"temperature={temperature} is not allowed; choose a finite number above 0, such as 4")
     if logits.dim() != 2 or labels.shape != logits.shape[:1]:
         raise ModelOptError(f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} must be (N, K) and (N,)")
-    log_p = log_softmax(logits, temperature)
-    p = log_p.exp()  # (N, K)
-    entropy = -(p * log_p).sum(dim=1).mean() / math.log(2)  # of bits; log_p is finite, so that 0 · log 0 is 0
-    return Softened(temperature, p, _alike(p, labels), float(entropy))
+    z = (logits.t() / temperature).contiguous()  # (K, N): classes first: sums over them are fast
+    z -= z.amax(dim=0)
+    p = z.exp()
+    total = p.sum(dim=0)
+    p /= total
+    nats = total.log_().mean() - torch.dot(p.flatten(), z.flatten()) / len(labels)  # z is finite, so that 0 · z is 0
+    return Softened(temperature, p.t(), _alike(p, labels), float(nats) / math.log(2))
 
 
 def _alike(p: Tensor, labels: Tensor) -> Tensor:
-    """(K, K): p (N, K) summed over the examples of each class, without the class itself, scaled to sum 1."""
-    k = p.shape[1]
-    summed = torch.zeros(k, k, dtype=p.dtype).index_add_(0, labels, p).fill_diagonal_(0)
+    """(K, K): p (K, N) summed over the examples of each class, without the class itself, scaled to sum 1."""
+    k = len(p)
+    summed = torch.zeros(k, k, dtype=p.dtype).index_add_(1, labels, p).t().fill_diagonal_(0)
     total = summed.sum(dim=1, keepdim=True)
     return torch.where(total > 0, summed / total.clamp(min=torch.finfo(p.dtype).tiny), 0.0)
 

@@ -120,7 +120,14 @@ def _with_head(
     free = mean * own[:, :, None]
     along = torch.block_diag(_directions(seen, [mean[mask] for mask in own]), torch.eye(1))  # (P + 1, Q + 1)
     found: CrossFitted = cross_fitted(
-        seen @ along[:-1, :-1], workload.val.targets, along.t() @ mean, folds, generator, strengths, along.t() @ free
+        seen @ along[:-1, :-1],
+        workload.val.targets,
+        along.t() @ mean,
+        folds,
+        generator,
+        strengths,
+        along.t() @ free,
+        workload.val.clusters,
     )
     head = along @ found.head
     take(whole.head, head)  # type: ignore[arg-type]

@@ -4,8 +4,8 @@ A job is a folder. Everything between the app and the job's process goes through
 restarted app and a killed process lose nothing that was written:
 
     job.json           what to do; written once           commands.jsonl  pause, resume, step, cancel; appended here
-    pool-0.mopt …      models handed in                   events.jsonl    what happened; appended by the process
-    <key>.mopt         a model after a step, by its key   alive           locked by the process while it lives
+    <key>.mopt         a model handed in, or after a      events.jsonl    what happened; appended by the process
+                       step, under its key                alive           locked by the process while it lives
     <key>.safetensors  where a training stands            log.txt         what libraries print
     best.mopt          the best model of a training
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMANDS", "DIED", "ENDED", "EVENTS", "LOCK", "START_S", "STATES", "Job", "JobError", "State", "alive", "find",
-    "home", "list", "pair", "recall", "running", "start", "sweep",
+    "home", "list", "named", "pair", "recall", "running", "start", "sweep",
 ]  # fmt: skip
 
 ID = re.compile(r"[0-9a-f]{32}")
@@ -51,13 +51,14 @@ class How(TypedDict, total=False):
     """How a job computes.
 
     split: what it is measured on; threads: of torch, None shares the cores out over the jobs that run, a number makes
-    the result the same bit for bit whatever else runs.
+    the result the same bit for bit whatever else runs. about: words of whoever starts it, for finding it again.
     """
 
     split: str
     runtime: str
     seed: int
     threads: int | None
+    about: str
 
 
 def start(
@@ -72,8 +73,8 @@ def start(
     """Begin `recipe.run` in a process of its own and return at once.
 
     models: zoo names of the workload, or models that a `.mopt` file can hold. owner: a secret of whoever may list the
-    job. how: split, runtime, seed and threads, see `How`. folder: where job folders are, see `home`. Only so many jobs
-    work at once (see places.py), the others wait.
+    job. how: split, runtime, seed, threads and about, see `How`. folder: where job folders are, see `home`. Only so
+    many jobs work at once (see places.py), the others wait.
     """
     return _begin(recipe, models, folder, owner, workload=workload, **how)
 
@@ -131,8 +132,8 @@ def _begin(
     """Make the folder, call the process."""
     from modelopt_core import codec
 
-    files = {f"pool-{i}.mopt": codec.encode(m) for i, m in enumerate(models) if not isinstance(m, str)}
-    names = tuple(m if isinstance(m, str) else f"pool-{i}.mopt" for i, m in enumerate(models))
+    names = named(models)
+    files = {name: codec.encode(m) for name, m in zip(names, models, strict=True) if not isinstance(m, str)}
     plan = plans.make(
         owner=plans.hashed(owner), created_s=time.time(), recipe=plans.recipe(recipe), models=names, **values
     )
@@ -154,6 +155,13 @@ def _begin(
         shutil.rmtree(path, ignore_errors=True)
         raise
     return job
+
+
+def named(models: Sequence[str | nn.Module]) -> tuple[str, ...]:
+    """What a plan calls these models: zoo names as they are, others by the file that holds them."""
+    from modelopt_core import identity
+
+    return tuple(m if isinstance(m, str) else f"{identity.key(m)}.mopt" for m in models)
 
 
 def _room(where: Path, owner: str) -> None:

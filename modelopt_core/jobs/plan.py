@@ -25,7 +25,7 @@ T = TypeVar("T")
 FILE = "job.json"
 MAX_BYTES = 2**20
 MAX_SEED = 2**63 - 1  # what a torch.Generator takes
-MODEL_FILE = re.compile(r"([0-9a-f]{64}|best|pool-[0-9]{1,4})\.mopt")  # <key of the model>, or one of two roles
+MODEL_FILE = re.compile(r"([0-9a-f]{64}|best)\.mopt")  # <key of the model>, or its role
 
 
 class JobError(ModelOptError):
@@ -47,6 +47,7 @@ class Plan(BaseModel):
     runtime: str = "onnx"
     seed: int = Field(0, ge=0, le=MAX_SEED)
     threads: int | None = Field(None, ge=1, le=1024)
+    about: str = Field("", max_length=100_000)
     grid: Grid | None = None  # measure the recipe's one step at these values of a knob, instead of running the recipe
     pair: Pair | None = None  # make the recipe's one step and another, in turns
 

@@ -129,9 +129,12 @@ def _one(recipe: Sequence[Step]) -> Transform:
 
 
 def _model(folder: Path, data: Workload, name: str) -> nn.Module:
-    from modelopt_core import codec, zoo
+    from modelopt_core import codec, identity, zoo
 
-    return codec.load(plans.model_file(folder, name)) if name.endswith(".mopt") else zoo.baseline(data.name, name)
+    if not name.endswith(".mopt"):
+        return zoo.baseline(data.name, name)
+    path = plans.model_file(folder, name)
+    return identity.stamp(codec.load(path), path.stem)  # the key by which whoever handed it in knows it
 
 
 if __name__ == "__main__":

@@ -190,4 +190,6 @@ def _split(part: list[Docstring]) -> Split:
     inputs = torch.zeros(len(part), LENGTH, dtype=torch.int64)
     for row, docstring in enumerate(part):
         inputs[row, : len(docstring.words)] = torch.tensor(docstring.words)
-    return Split(inputs, torch.tensor([d.label for d in part]), tuple(d.place for d in part))
+    modules = {module: i for i, module in enumerate(dict.fromkeys(d.module for d in part))}
+    clusters = torch.tensor([modules[d.module] for d in part])
+    return Split(inputs, torch.tensor([d.label for d in part]), tuple(d.place for d in part), clusters)

@@ -12,7 +12,7 @@ from modelopt_core.distill import OWN
 from modelopt_core.estimate import Estimate
 from pages.shared import controls, work
 from pages.shared.bench import Bench
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 KNOB = "temperature"
 
@@ -30,8 +30,8 @@ def reference(setting: Setting) -> tuple[Estimate, str] | None:
     assert isinstance(step, mo.Distill)
     shipped = measured.curve(step, KNOB, here.model, here.workload)
     found = shipped.beside if shipped else None
-    if found is None and work.kept(here, step.alone):
-        model = work.apply(step.alone, here.model, here.workload)
+    if found is None and work.kept(setting.other(step.alone)):
+        model = work.apply(step.alone, [here.model], here.workload)
         found = mo.measure(model, here.workload, runtime=here.runtime, device=here.device, baseline=here.model)
     return (found.score, "without a teacher") if found else None
 

@@ -13,8 +13,7 @@ import modelopt_core as mo
 from modelopt_core.jobs import Job, watch
 from modelopt_core.jobs.pairs import ALONE
 from pages.shared import address, charts, units, work, work_view
-from pages.shared.bench import Bench
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 EVERY_S = 1.0
 NAMES = ("with the teacher", "without a teacher")
@@ -23,26 +22,25 @@ SEEDS = (1, 3, 5)
 
 def draw(setting: Setting) -> None:
     """Drawn again every second while the two learn."""
-    here, step = setting.bench, setting.step
-    assert isinstance(step, mo.Distill)
-    busy = _busy(here, step) is not None
-    st.fragment(_part, key="distill-training", run_every=EVERY_S if busy else None)(here, step, busy)
+    assert isinstance(setting.step, mo.Distill)
+    busy = _busy(setting) is not None
+    st.fragment(_part, key="distill-training", run_every=EVERY_S if busy else None)(setting, busy)
 
 
-def _busy(here: Bench, step: mo.Distill) -> Job | None:
+def _busy(setting: Setting) -> Job | None:
     """The job that trains this very student."""
-    job = work.found(here, step)
+    job = work.found(setting)
     return job if job is not None and not job.ended else None
 
 
-def _part(here: Bench, step: mo.Distill, was_busy: bool) -> None:
-    job = _busy(here, step)
+def _part(setting: Setting, was_busy: bool) -> None:
+    job, here, step = _busy(setting), setting.bench, setting.step
     if job is not None:
-        _running(job, beside=work.kept(here, step))
+        _running(job, beside=work.kept(setting))
     elif step.beside:
-        _offer(here, step)
-    _curves(here, step)
-    if step.beside and (seeds := _seeds(here, step)):
+        _offer(setting)
+    _curves(setting)
+    if step.beside and (seeds := _seeds(setting)):
         _gap(mo.gap(step, here.model, here.workload, seeds=seeds, runtime=here.runtime))
     if was_busy and job is None:
         address.rerun()  # ends the polling
@@ -57,7 +55,7 @@ def _running(job: Job, beside: bool) -> None:
             work.buttons(job, "distill")
 
 
-def _offer(here: Bench, step: mo.Distill) -> None:
+def _offer(setting: Setting) -> None:
     """Train both students, from as many seeds as are wanted."""
     with st.container(horizontal=True, vertical_alignment="center", key="distill-offer"):
         st.html('<p class="mo-foot">Both students have the same first weights, order and budget.</p>')
@@ -65,26 +63,28 @@ def _offer(here: Bench, step: mo.Distill) -> None:
                                      label_visibility="collapsed", format_func=_counted,
                                      help="First weights and order; several show how much is luck.")  # fmt: skip
         st.button("Train both", icon=":material/play_arrow:", key="distill-both", on_click=work.pair,
-                  args=(here, step, seeds))  # fmt: skip
+                  args=(setting, seeds))  # fmt: skip
 
 
 def _counted(seeds: int) -> str:
     return f"{seeds} seed{'s' * (seeds > 1)}"
 
 
-def _seeds(here: Bench, step: mo.Distill) -> int:
+def _seeds(setting: Setting) -> int:
     """From how many seeds 0, 1, … both students are at hand."""
+    step, workload = setting.step, setting.bench.workload
     both = (step, step.alone)
     return sum(1 for _ in takewhile(
-        lambda seed: all(work.at_hand([here.model], here.workload, each, seed) for each in both), range(max(SEEDS))
+        lambda seed: all(work.at_hand(setting.models, workload, each, seed) for each in both), range(max(SEEDS))
     ))  # fmt: skip
 
 
-def _curves(here: Bench, step: mo.Distill) -> None:
+def _curves(setting: Setting) -> None:
     """Score on val by epochs of both students, the mean over the seeds between worst and best, and the teacher's."""
+    here, step = setting.bench, setting.step
     fig, drawn = charts.figure("epochs", "score on val", percent="y"), []
     for each, name, paint, dash in zip((step, step.alone), NAMES, ("score", "ink"), ("solid", "dash"), strict=True):
-        if found := _scores(here, each):
+        if found := _scores(setting.other(each)):
             band = watch.band(found)
             low, high = (band.low, band.high) if len(found) > 1 else (None, None)
             charts.line(fig, name, band.x, band.mean, charts.colour(paint), dash=dash, low=low, high=high)
@@ -100,15 +100,15 @@ def _curves(here: Bench, step: mo.Distill) -> None:
     )
 
 
-def _scores(here: Bench, step: mo.Distill) -> list[watch.Curve]:
+def _scores(setting: Setting) -> list[watch.Curve]:
     """A curve a seed, of the latest job that trained this student, with its teacher or as the one beside.
 
     Of a seed that has come less far than the first, nothing: the band would end there.
     """
-    job = work.found(here, step)
+    job = work.found(setting)
     if job is None:
         return []
-    second = job.plan.pair is not None and work.steps(job)[0] != step
+    second = job.plan.pair is not None and work.steps(job)[0] != setting.step
     found = list(watch.by_epoch(job, f"score{ALONE}" if second else "score").values())
     return [curve for curve in found if curve.x[-1:] == found[0].x[-1:]]
 

@@ -16,7 +16,7 @@ from pages.combining.weights import shared_out
 from pages.shared import controls, pool
 from pages.shared.bench import Bench
 from pages.shared.handle import Handle
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 OF, WEIGHTS, SELECT, SCALE, STRENGTHS = (f"Fuse.{name}" for name in ("of", "weights", "select", "scale", "strengths"))
 BETWEEN = Knob(0.0, 1.0, 0.02, "t")

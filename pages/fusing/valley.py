@@ -14,7 +14,7 @@ from modelopt_core.fuse import ROUTES, Spot, alike, barrier, routes
 from modelopt_core.sweep import SWEEPER, Sweep
 from pages.shared import charts, pool, units
 from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 POINTS = 21
 DASHES = dict(zip(ROUTES, ("dot", "dash", "solid"), strict=True))

@@ -10,7 +10,7 @@ import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
 from pages.shared import controls, history
 from pages.shared.bench import load_model, load_workload
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 WORKLOAD, MODEL = "mnist", "article"
 FIELDS: dict[str, object] = {

@@ -16,7 +16,8 @@ from modelopt_core.sweep import SWEEPER, Sweep
 from pages.pruning import recovery
 from pages.shared import charts, units
 from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.trial import Setting, start
+from pages.shared.setting import Setting
+from pages.shared.trial import start
 
 SUBJECT = "hebbian"  # the article's own rule: the page says where it wins and loses
 FAMILY = 5  # colours before a dash tells criteria apart

@@ -10,7 +10,8 @@ import modelopt_core as mo
 from modelopt_core.prune import Unit
 from pages.pruning import ratios
 from pages.shared import layer_table, work
-from pages.shared.trial import Setting, Trial
+from pages.shared.setting import Setting
+from pages.shared.trial import Trial
 
 
 def bars(step: mo.Prune) -> layer_table.Bars:

@@ -14,7 +14,7 @@ from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.train import norms_of
 from pages.shared import address, controls, units, work
 from pages.shared.bench import Bench
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 KEYS = controls.keys(mo.Prune)
 TITLES = {"none": "raw", "norms": "norms re-estimated", "fine-tuned": "fine-tuned"}
@@ -41,7 +41,7 @@ def marks(here: Bench, step: mo.Prune) -> list[Mark]:
     tuned = step.changed(recovery="fine-tuned")
     rounds = f", {tuned.rounds} rounds" if tuned.rounds > 1 else ""
     said = f"{tuned.epochs} epoch{'s' if tuned.epochs > 1 else ''}{rounds}"
-    if work.kept(here, tuned):
+    if work.kept(Setting(here, tuned)):
         return [raw, norms, Mark("fine-tuned", _score(here, tuned), said)]
     return [raw, norms, Mark("fine-tuned", None, "a job is at it" if busy(here, step) else "not measured")]
 
@@ -49,7 +49,7 @@ def marks(here: Bench, step: mo.Prune) -> list[Mark]:
 def busy(here: Bench, step: mo.Prune) -> bool:
     """Is a job at the fine-tuned point?"""
     tuned = step.changed(recovery="fine-tuned")
-    job = None if work.kept(here, tuned) else work.found(here, tuned)
+    job = None if work.kept(Setting(here, tuned)) else work.found(Setting(here, tuned))
     return job is not None and not job.ended
 
 
@@ -90,7 +90,7 @@ def _draw(setting: Setting, watched: bool) -> None:
 
 
 def _score(here: Bench, step: mo.Prune) -> Estimate:
-    model = work.apply(step, here.model, here.workload)
+    model = work.apply(step, [here.model], here.workload)
     said = mo.predictions(model, here.workload, runtime=here.runtime, device=here.device)
     return mean_interval(said.scores.numpy())
 

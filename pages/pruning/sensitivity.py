@@ -15,7 +15,7 @@ from modelopt_core.sweep import SWEEPER, Sweep
 from pages.pruning import ratios, recovery
 from pages.shared import charts, units
 from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 if TYPE_CHECKING:
     import pandas as pd

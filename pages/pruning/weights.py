@@ -13,7 +13,7 @@ import modelopt_core as mo
 from modelopt_core.prune import Reveal, reveal, units
 from pages.pruning import picture
 from pages.shared import charts
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 BINS = 48
 MOST_BARS = 600  # channels drawn one by one

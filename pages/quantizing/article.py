@@ -6,7 +6,7 @@ import streamlit as st
 
 from modelopt_core.quantize.inspect import affine_curve
 from pages.shared import charts
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 EXAMPLE = 127.5
 SCALE, ZERO = "article scale", "article zero"

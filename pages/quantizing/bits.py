@@ -11,7 +11,8 @@ from modelopt_core.quantize.inspect import LayerError, layer_errors, names
 from pages.quantizing import solve
 from pages.shared import address, controls, units
 from pages.shared.bench import Bench
-from pages.shared.trial import Setting, Trial
+from pages.shared.setting import Setting
+from pages.shared.trial import Trial
 
 KEY = controls.keys(mo.Quantize)["layer_bits"]
 DIAL = 0  # follows it

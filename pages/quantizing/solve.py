@@ -17,7 +17,7 @@ from modelopt_core.quantize.inspect import names
 from modelopt_core.sweep import SWEEPER, Sweep
 from pages.shared import address, units
 from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 BYTES, DROP = "bytes of the file", "points of score"
 LIMIT, BUDGET, TOLERATED = "Quantize limit", "Quantize budget", "Quantize tolerated"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import streamlit as st
 from torch import nn
@@ -15,6 +16,9 @@ from modelopt_core.errors import DataMissing, ModelOptError, unknown
 from modelopt_core.workload import Workload
 from pages.shared import address, units
 
+if TYPE_CHECKING:
+    from pages.shared.pin import Pin
+
 VIEWS = ("learn", "tune", "present")
 RUNTIMES = {"onnx": "ONNX Runtime", "eager": "PyTorch, eager"}
 DEVICES = {"cpu": "CPU", "cuda": "CUDA", "mps": "Apple MPS"}
@@ -24,7 +28,10 @@ FALLBACK = "digits"  # its data comes with scikit-learn
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What the pages work on. problem: one line where the chosen workload could not be had and digits stands in."""
+    """What the pages work on. problem: one line where the chosen workload could not be had and digits stands in.
+
+    came: what the model was made of where it is none of the zoo.
+    """
 
     workload: Workload
     model_name: str
@@ -33,6 +40,7 @@ class Bench:
     device: str
     view: str
     problem: str = ""
+    came: Pin | None = None
 
     @property
     def where(self) -> str:

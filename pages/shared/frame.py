@@ -86,11 +86,13 @@ def page(technique: Technique) -> None:
 
 
 def _controls(technique: Technique, here: bench.Bench) -> None:
-    """The members, where there are any, and the step's fields."""
-    members, fields = st.columns([3, 2], gap="medium") if technique.pool else (nullcontext(), nullcontext())
-    if technique.pool:
-        with members:
-            technique.choose(technique.name, here)
+    """The members or whatever else the step works on, where there is a choice, and the step's fields."""
+    choose = technique.choose or (pools.choose if technique.pool else None)
+    shares = [3, 2] if technique.pool else [5, 16]
+    subject, fields = st.columns(shares, gap="medium") if choose else (nullcontext(), nullcontext())
+    if choose:
+        with subject:
+            choose(technique.name, here)
     with fields:
         controls.draw(technique.step, but=technique.knob, labels=technique.labels, aside=technique.aside)
 
@@ -105,7 +107,7 @@ def _head(technique: Technique) -> None:
 def _trial(technique: Technique) -> trials.Trial | None:
     """The setting, measured; None where that takes a job and none has done it."""
     asked = technique.setting(bench.current())
-    return trials.measure(asked.bench, asked.step, asked.members) if work.kept(asked.bench, asked.step) else None
+    return trials.measure(asked) if work.kept(asked) else None
 
 
 def _bar(technique: Technique) -> None:
@@ -125,12 +127,12 @@ def _cards(technique: Technique) -> None:
     with calm(first=True):
         trial = _trial(technique)
         if trial is None:
-            work.panel(bench.current(), controls.current(technique.step), asking=_asking(technique))
-            history.note(technique.name, controls.keys(technique.step))
+            work.panel(technique.setting(bench.current()), asking=_asking(technique))
+            history.note(technique.name, technique.fields)
             return
         note = technique.note(trial.step, trial.measurement)
         cards.draw(trial, note, big=trial.bench.view == "present", asking=_asking(technique))
-        history.record(technique.name, technique.fields, trial.bench, trial.step, trial.on_curve)
+        history.record(technique.name, technique.fields, trial, trial.on_curve)
 
 
 def _dial(technique: Technique, was_done: bool) -> None:
@@ -160,7 +162,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
         if sweep.error:
             st.caption(sweep.error)
         if asked.step.lasts(here.workload):
-            work.curve_row(here, asked.step, technique.knob)
+            work.curve_row(asked, technique.knob)
         address.write()
         if sweep.done and not was_done:
             address.rerun()  # ends the polling

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from modelopt_core.measure import Measurement
-from modelopt_core.step import Knob, Step, Transform
-from pages.shared.bench import Bench
+from modelopt_core.step import Knob, Step
+from pages.shared import pin
+from pages.shared.pin import Pin
+
+if TYPE_CHECKING:
+    from pages.shared.setting import Setting
 
 BENCH_KEYS = ("workload", "model", "device", "runtime")  # the view is how one looks, not what one looks at
 MOST_RUNS, MOST_STEPS_BACK, MOST_SNAPSHOTS = 500, 200, 50
@@ -19,13 +24,23 @@ Values = Mapping[str, object]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One released setting and what was measured for it."""
+    """One released setting and what was measured for it. begin: the model that the step works on, or its members."""
 
     bench_key: str
     workload: str
-    model: str
-    step: Transform
+    begin: tuple[Pin, ...]
+    step: Step
     measurement: Measurement
+
+    @property
+    def made(self) -> Pin:
+        """The result."""
+        return pin.made(self.step, self.begin)
+
+    @property
+    def model(self) -> str:
+        """cnn, or cnn + mlp"""
+        return " + ".join(one.name for one in self.begin)
 
     @property
     def setting(self) -> str:
@@ -41,13 +56,6 @@ class Run:
         return f"{(info.title or name).lower()} {value}" if number else str(value)
 
 
-def short(step: Step) -> str:
-    """Prune 0.3: the step, its knob and what is not at its default, for charts that name several models."""
-    fields = type(step).model_fields
-    turned = {name for name, info in fields.items() if any(isinstance(meta, Knob) for meta in info.metadata)}
-    return " ".join([step.name, *(str(v) for name, v in step if name in turned or v != fields[name].default)])
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """A setting that the user gave a name, to come back to in front of an audience."""
@@ -61,12 +69,14 @@ def values(fields: Mapping[str, str]) -> dict[str, object]:
     return {key: st.session_state[key] for key in (*BENCH_KEYS, *fields.values()) if key in st.session_state}
 
 
-def record(page: str, fields: Mapping[str, str], bench: Bench, step: Step, measurement: Measurement) -> None:
-    """Note a released setting: on the page's trail, and in the runs if it is of one model and news there."""
+def record(page: str, fields: Mapping[str, str], setting: Setting, measurement: Measurement) -> None:
+    """Note a released setting: on the page's trail, and in the runs if it is news there."""
     note(page, fields)
-    found = runs()
-    if isinstance(step, Transform) and not any(run.bench_key == bench.key and run.step == step for run in found):
-        found.append(Run(bench.key, bench.workload.name, bench.model_name, step, measurement))
+    found, here, begin, step = runs(), setting.bench, setting.begin, setting.step
+    if here.workload.made:  # altered inputs: no score beside the others'
+        return
+    if not any((run.bench_key, run.begin, run.step) == (here.key, begin, step) for run in found):
+        found.append(Run(here.key, here.workload.name, begin, step, measurement))
         del found[:-MOST_RUNS]
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import streamlit as st
 from torch import nn
 
-import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
 from pages.shared import address, history, pin
-from pages.shared.bench import Bench, one_of
+from pages.shared.bench import Bench
 from pages.shared.pin import Pin
 
-MOST = 8  # members; more are not seen on one screen
+MOST = pin.MOST_MEMBERS
 ABOUT = "Shipped models, and what you have released on the other pages. Their order is the order in which you add them."
 Defaults = Mapping[str, Sequence[str]]  # workload → names of models
 
@@ -51,7 +50,7 @@ def names(members: Sequence[Pin]) -> list[str]:
     """What charts and tables call the members: cnn, cnn · Prune 0.3; the second of a name is cnn (2)."""
     told: list[str] = []
     for member in members:
-        name = " · ".join([member.model_name, *(history.short(step) for step in member.steps)])
+        name = member.name
         again = sum(other == name or other.startswith(f"{name} (") for other in told)
         told.append(f"{name} ({again + 1})" if again else name)
     return told
@@ -61,7 +60,7 @@ def choose(page: str, here: Bench) -> None:
     """The select of members: every shipped model of the workload and every variant released in this session."""
     members = current(page, here)
     held = [text((member,)) for member in members]
-    released = [Pin(run.model, (run.step,)) for run in history.runs() if run.workload == here.workload.name]
+    released = [run.made for run in history.runs() if run.workload == here.workload.name]
     offered = [*(Pin(name, ()) for name in here.workload.models), pin.current(here), *released, *members]
     options = {text([member]): names([member])[0] for member in offered}
     widget = f"{key(page)}.select"
@@ -83,11 +82,7 @@ def _chosen(page: str, widget: str) -> None:
 
 def text(members: Sequence[Pin]) -> str:
     """cnn,mlp; with variants JSON: ["cnn",{"on":"mlp","steps":[{"step":"Prune","ratio":0.3}]}]"""
-    items: list[Any] = []
-    for member in members:
-        steps = [{"step": step.name, **step.model_dump(mode="json", exclude_defaults=True)} for step in member.steps]
-        items.append({"on": member.model_name, "steps": steps} if steps else member.model_name)
-    return _join(items)
+    return _join([member.item for member in members])
 
 
 def of_texts(texts: Sequence[str]) -> str:
@@ -112,24 +107,13 @@ def _items(text: str) -> list[Any]:
 
 
 def _parsed(text: str, here: Bench) -> tuple[Pin, ...]:
-    """The pool that a text names; ModelOptError for what is no model of the workload or no quick step."""
+    """The pool that a text names; ModelOptError for what is no model of the workload."""
     items = _items(text)
     if len(items) == 1:
         raise ModelOptError("a pool of 1 member is too small; at least 2 are needed")
     if len(items) > MOST:
         raise ModelOptError(f"a pool of {len(items)} members is too large; at most {MOST} are allowed")
-    return tuple(_member(item, here) for item in items)
-
-
-def _member(item: Any, here: Bench) -> Pin:
-    name, steps = (item.get("on"), item.get("steps")) if isinstance(item, dict) else (item, [])
-    made = mo.from_json(json.dumps({"steps": steps}))
-    for step in made:
-        if not isinstance(step, mo.Transform) or step.lasts(here.workload):
-            raise ModelOptError(f"a member is made of quick steps on one model, not of {step.name}")
-    if len(made) > pin.MOST_STEPS:
-        raise ModelOptError(f"a member of {len(made)} steps is too long; at most {pin.MOST_STEPS} are allowed")
-    return Pin(one_of(f"{here.workload.name} model", str(name), shipped(here)), made)
+    return tuple(pin.read(item, here, shipped(here)) for item in items)
 
 
 def shipped(here: Bench) -> list[str]:

@@ -11,11 +11,11 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
 from modelopt_core.recipe import Point
-from pages.shared import cards, history, pin, units, work
-from pages.shared.bench import Bench, load_model
+from pages.shared import cards, history, pin, units
+from pages.shared.bench import Bench
 from pages.shared.history import Run
+from pages.shared.setting import Setting
 from pages.shared.sheet import Cell, to_csv
-from pages.shared.trial import Setting
 
 PERCENT, MS, RATIO = "%.1f %%", "%.3f ms", "%.2f ×"
 COLUMNS = {
@@ -92,7 +92,7 @@ def _runs(here: Bench) -> None:
 
 def _pin(here: Bench, run: Run | None) -> None:
     if run is not None:
-        pin.pin(here, run.model, (run.step,))
+        pin.pin(here, run.made)
         st.rerun()
 
 
@@ -135,7 +135,7 @@ def _side_by_side(here: Bench, first: Run, second: Run) -> str:
     changes = ["", units.change(a.size_bytes / b.size_bytes, "smaller", "larger", "same size"), "", ""]
     changes[3] = cards.fewer(a.macs, b.macs)
     if first.workload == second.workload == here.workload.name:
-        models = [work.apply(run.step, load_model(run.workload, run.model), here.workload) for run in (first, second)]
+        models = [run.made.model(here) for run in (first, second)]
         found = mo.compare(models[0], models[1], here.workload, runtime=here.runtime, device=here.device)
         changes[0] = f"{units.points(found.delta.value)}, {cards.significance(found)}; {cards.flips(found)}"
     body = "".join(

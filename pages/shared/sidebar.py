@@ -86,6 +86,8 @@ def _reset(step: Any) -> None:
 
 def _pinned(here: bench.Bench) -> None:
     pinned = pin.current(here)
-    st.html(f'<div class="mo-foot">Baseline pinned: {escape(pinned.label)}<br>{escape(here.where)}</div>')
-    if pinned.steps:
+    chosen = pin.chosen(here, pinned)
+    told = f"Baseline pinned: {escape(pinned.label)}<br>" if chosen else ""
+    st.html(f'<div class="mo-foot">{told}{escape(here.where)}</div>')
+    if chosen:
         st.button("Unpin", on_click=pin.unpin, key="unpin", type="tertiary", icon=":material/keep_off:")

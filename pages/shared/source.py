@@ -11,8 +11,9 @@ import modelopt_core as mo
 from modelopt_core.step import Step
 from pages.shared import pin
 from pages.shared.bench import Bench
-from pages.shared.pin import Pin
-from pages.shared.trial import Setting, origin
+from pages.shared.pin import Pin, came
+from pages.shared.setting import Setting
+from pages.shared.trial import origin
 
 
 def draw(setting: Setting) -> None:
@@ -52,7 +53,7 @@ def python(setting: Setting) -> str:
         else:
             lines.append(f"model = {_made(here, best)}")
     else:
-        lines.append(f"model = {_made(here, Pin(here.model_name, ()))}")
+        lines.append(f"model = {_made(here, came(here))}")
         lines += [f"step = {call(setting.step)}", "small = step.apply(model, w)"]
     if pin.chosen(here, pinned):
         against = "pinned"
@@ -64,6 +65,8 @@ def python(setting: Setting) -> str:
 def _made(here: Bench, pinned: Pin) -> str:
     """mo.baseline('digits', 'cnn'), or mo.Prune(…).apply(mo.baseline('digits', 'cnn'), w)"""
     made = f"mo.baseline({here.workload.name!r}, {pinned.model_name!r})"
+    if pinned.members:
+        made = f"[{', '.join(_made(here, one) for one in pinned.members)}]"
     for step in pinned.steps:
         fields = type(step).model_fields
         told = ", ".join(f"{name}={value!r}" for name, value in step if value != fields[name].default)
@@ -84,8 +87,8 @@ def command(setting: Setting) -> str:
     more += "" if here.device == "cpu" else f" --device {here.device}"
     if here.workload.made:
         return "# Inputs that the command line does not have: use the program above."
-    if any(member.steps for member in setting.members):
-        return "# Members with steps of their own: use the program above."
-    models = [member.model_name for member in setting.members] or [here.model_name]
+    if any(one.steps for one in setting.begin):
+        return "# Models with steps of their own: use the program above."
+    models = [one.model_name for one in setting.begin]
     asked = "".join(f" --model {name}" for name in models)
     return f"modelopt run recipe.json --workload {here.workload.name}{asked}{more}"

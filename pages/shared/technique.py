@@ -13,6 +13,7 @@ from pages.shared import bench, controls, guess, layer_table
 from pages.shared import handle as handles
 from pages.shared import pool as pools
 from pages.shared import trial as trials
+from pages.shared.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class Technique:
     order: of Layers and these, if not as they come; settle: makes what the session holds fit the bench; strip: what
     stands below the Dial in every view, unless Learn still asks; reference: a score that the curve is compared with;
     pool: workload → the models that a step of several begins with; turn: what the Dial turns where that is no field;
-    extra: names in the link beside the step's fields; learn: what is to be guessed; choose: draws the choice of
-    members, if not as a list; on: the bench with the inputs that the page measures on, if not as they are.
+    extra: names in the link beside the step's fields; learn: what is to be guessed; choose: draws the choice
+    of what the step works on, where that is neither the bench's model nor a list of members; on: the bench with the
+    inputs or the model that the page measures on, if not as they are.
     """
 
     step: type[Step]
@@ -39,16 +41,16 @@ class Technique:
     labels: Mapping[str, str] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
     tabs: Mapping[str, Callable[[trials.Trial], None]] = field(default_factory=dict)
-    always: Mapping[str, Callable[[trials.Setting], None]] = field(default_factory=dict)
+    always: Mapping[str, Callable[[Setting], None]] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     settle: Callable[[bench.Bench], None] = lambda _: None
-    strip: Callable[[trials.Setting], None] | None = None
-    reference: Callable[[trials.Setting], tuple[Estimate, str] | None] = lambda _: None
+    strip: Callable[[Setting], None] | None = None
+    reference: Callable[[Setting], tuple[Estimate, str] | None] = lambda _: None
     pool: pools.Defaults | None = None
     turn: Callable[[Any, bench.Bench], handles.Handle] | None = None
     extra: tuple[str, ...] = ()
     learn: guess.Kind = guess.BREAKS
-    choose: Callable[[str, bench.Bench], None] = pools.choose
+    choose: Callable[[str, bench.Bench], None] | None = None
     on: Callable[[bench.Bench], bench.Bench] = lambda here: here
 
     @property
@@ -67,7 +69,7 @@ class Technique:
         step = controls.current(self.step)
         return self.turn(step, here) if self.turn else handles.of_field(step, self.knob)
 
-    def setting(self, here: bench.Bench) -> trials.Setting:
+    def setting(self, here: bench.Bench) -> Setting:
         """What the session holds, not yet measured."""
         members = pools.current(self.name, here) if self.pool else ()
-        return trials.Setting(self.on(here), controls.current(self.step), members=members)
+        return Setting(self.on(here), controls.current(self.step), members=members)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import nn
 
@@ -16,24 +15,11 @@ from modelopt_core.measure import Comparison, Measurement, Predictions
 from modelopt_core.recipe import Point
 from modelopt_core.step import Step
 from modelopt_core.sweep import SWEEPER, Sweep
-from pages.shared import pin, pool, work
+from pages.shared import pin, work
 from pages.shared.bench import Bench
 from pages.shared.handle import Handle
 from pages.shared.pin import Pin
-
-
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """A step on the bench's model, or on members that it makes one; known before anything is measured."""
-
-    bench: Bench
-    step: Any
-    members: tuple[Pin, ...] = field(default=(), kw_only=True)
-
-    @property
-    def subject(self) -> str:
-        """What the step works on: cnn, or cnn + mlp."""
-        return " + ".join(pool.names(self.members)) if self.members else self.bench.model_name
+from pages.shared.setting import Setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,23 +56,24 @@ def origin(bench: Bench, members: Sequence[Pin] = ()) -> Pin:
 
     Of members with one score, the one with the fewest multiply–accumulates; a stage's own model is no rival.
     """
-    members = [member for member in members if member.model_name in bench.workload.models]
+    members = [member for member in members if member.members or member.model_name in bench.workload.models]
     if not members:
-        return Pin(bench.model_name, ())
-    found = [_measured(bench, member.model(bench)) for member in members]
+        return pin.came(bench)
+    found = [_measured(bench, _model(member, bench)) for member in members]
     return members[min(range(len(found)), key=lambda i: (-found[i].score.value, found[i].macs))]
 
 
 def start(bench: Bench, members: Sequence[Pin] = ()) -> Measurement:
     """The bench's model as it came, or the best of the members."""
-    return _measured(bench, origin(bench, members).model(bench))
+    return _measured(bench, _model(origin(bench, members), bench))
 
 
-def measure(bench: Bench, step: Step, members: tuple[Pin, ...] = ()) -> Trial:
+def measure(asked: Setting) -> Trial:
     """Apply the step and measure it against the pinned baseline. Somebody waits: the background stands still.
 
     A step that lasts is not for here, unless its result is kept: see work.py.
     """
+    bench, step, members = asked.bench, asked.step, asked.members
     notes: list[str] = []
 
     def listen(event: object) -> None:
@@ -98,7 +85,7 @@ def measure(bench: Bench, step: Step, members: tuple[Pin, ...] = ()) -> Trial:
         pinned = pin.current(bench)
         if not pin.chosen(bench, pinned):
             pinned = came
-        first, before, after = came.model(bench), pinned.model(bench), _applied(bench, step, members, listen)
+        first, before, after = _model(came, bench), _model(pinned, bench), _applied(asked, step, listen)
         start, on_curve = _measured(bench, first), _measured(bench, after, first)
         reference, found = _measured(bench, before), _measured(bench, after, before)
         compared = mo.compare(before, after, bench.workload, runtime=bench.runtime, device=bench.device)
@@ -119,12 +106,17 @@ def measure(bench: Bench, step: Step, members: tuple[Pin, ...] = ()) -> Trial:
 
 
 def sweep(setting: Setting, handle: Handle) -> Sweep[Point]:
-    """The response curve of one knob, all else as in the setting: asked for once, measured in the background."""
-    bench, step, members = setting.bench, setting.step, setting.members
-    if step.lasts(bench.workload):
-        return work.curve(bench, step, handle.name)
-    anchored = handle.at(handle.knob.low)
-    keys = [identity.key(model) for model in pool.models(members, bench) or [bench.model]]
+    """The response curve of one knob, all else as in the setting: asked for once, measured in the background.
+
+    Where every point takes a job, what jobs have measured.
+    """
+    bench, anchored = setting.bench, handle.at(handle.knob.low)
+    if anchored.lasts(bench.workload):
+        if anchored.lasting == anchored and isinstance(anchored, mo.Transform):
+            return work.curve(setting, handle.name)
+        if not work.kept(setting.other(anchored)):
+            return Sweep(0, lambda: iter(()))
+    keys = [identity.key(model) for model in setting.models]
     key = identity.digest(*keys, anchored.name, anchored.model_dump_json(), handle.name,
                           bench.workload.data_hash, bench.runtime, bench.device)  # fmt: skip
     return SWEEPER.request(key, len(handle.knob.values(recipe.CURVE_POINTS)), lambda: _curve(setting, handle))
@@ -132,18 +124,22 @@ def sweep(setting: Setting, handle: Handle) -> Sweep[Point]:
 
 def _curve(setting: Setting, handle: Handle) -> Iterator[Point]:
     """Measured points, coarse to fine, against the model as it came or the best member."""
-    bench, members = setting.bench, setting.members
-    first = origin(bench, members).model(bench)
+    bench = setting.bench
+    first = _model(origin(bench, setting.members), bench)
     for value in handle.knob.values(recipe.CURVE_POINTS):
         turns.pause()
-        yield Point(value, _measured(bench, _applied(bench, handle.at(value), members), first))
+        yield Point(value, _measured(bench, _applied(setting, handle.at(value)), first))
 
 
-def _applied(bench: Bench, step: Step, members: Sequence[Pin], report: Report = silent) -> nn.Module:
+def _applied(setting: Setting, step: Step, report: Report = silent) -> nn.Module:
     if isinstance(step, mo.Combine):
-        return step.apply(pool.models(members, bench), bench.workload, report=report)
+        return step.apply(setting.models, setting.bench.workload, report=report)
     assert isinstance(step, mo.Transform)
-    return step.apply(bench.model, bench.workload, report=report)
+    return step.apply(setting.bench.model, setting.bench.workload, report=report)
+
+
+def _model(one: Pin, bench: Bench) -> nn.Module:
+    return bench.model if one == pin.came(bench) else one.model(bench)
 
 
 def _measured(bench: Bench, model: nn.Module, against: nn.Module | None = None) -> Measurement:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 from torch import nn
@@ -22,48 +22,55 @@ from modelopt_core.jobs import Job
 from modelopt_core.jobs.grid import anchored, response
 from modelopt_core.jobs.plan import recipe
 from modelopt_core.recipe import Point, from_json
-from modelopt_core.step import Knob, Step, Transform
+from modelopt_core.step import Combine, Knob, Step, Transform
 from modelopt_core.sweep import Sweep
 from modelopt_core.workload import Workload
 from pages.shared import address, owner, work_view
-from pages.shared.bench import Bench
+
+if TYPE_CHECKING:
+    from pages.shared.setting import Setting
 
 POLL_S = 0.5
 WATCHED = Store(max_bytes=256)  # counted, not weighed; whoever is not among them reads its events again
 POINTS, SEEDS = (6, 12, 34), (1, 3, 5)
 
 
-def kept(here: Bench, step: Step) -> bool:
-    """Is the step's result at hand, or quick to make?"""
-    return not step.lasts(here.workload) or at_hand([here.model], here.workload, step)
+def kept(asked: Setting) -> bool:
+    """Is the setting's result at hand, or quick to make?"""
+    workload, step = asked.bench.workload, asked.step
+    return not step.lasts(workload) or at_hand(asked.models, workload, step)
 
 
 def at_hand(models: Sequence[nn.Module], workload: Workload, step: Step, seed: int = 0) -> bool:
     """Is the result of a step that lasts kept in memory, in the folder of one of this browser's jobs, or shipped?"""
-    key = step.key(models, workload, seed)
+    key = step.lasting.key(models, workload, seed)
     return jobs.recall(key, owner.token()) or measured.recall(key)
 
 
-def apply(step: Transform, model: nn.Module, workload: Workload) -> nn.Module:
+def apply(step: Step, models: Sequence[nn.Module], workload: Workload) -> nn.Module:
     """`step.apply`, but what lasts and is not kept is refused: no page trains while it is drawn."""
-    if step.lasts(workload) and not at_hand([model], workload, step):
+    if step.lasts(workload) and not at_hand(models, workload, step):
         raise ModelOptError(f"{step.name} is not measured with this setting; run it on its page first")
-    return step.apply(model, workload)
+    if isinstance(step, Transform):
+        return step.apply(models[0], workload)
+    assert isinstance(step, Combine)
+    return step.apply(models, workload)
 
 
-def curve(here: Bench, step: Transform, field: str) -> Known:
+def curve(asked: Setting, field: str) -> Known:
     """What this browser's jobs know of the response curve of a step that lasts, and what came with the project."""
-    mine = _on_curve(here, step, field)
+    here, step, mine = asked.bench, asked.step, _on_curve(asked, field)
     points = {point.value: point for point in response(mine, step, field)}
     if here.runtime == "onnx" and (shipped := measured.curve(step, field, here.model, here.workload)):
         points |= {point.value: point for point in shipped.points}  # of more seeds
     return Known(list(points.values()), next((job for job in mine if job.plan.grid), None), field)
 
 
-def _on_curve(here: Bench, step: Transform, field: str) -> list[Job]:
+def _on_curve(asked: Setting, field: str) -> list[Job]:
     """This browser's jobs that measured the step with other values of the knob, where and how the bench measures."""
+    here, step = asked.bench, asked.step
     same = here.device == "cpu"  # where jobs measure
-    return [j for j in _mine(here) if same and j.plan.runtime == here.runtime and anchored(j.plan, step, field)]
+    return [j for j in _mine(asked) if same and j.plan.runtime == here.runtime and anchored(j.plan, step, field)]
 
 
 class Known(Sweep[Point]):
@@ -82,33 +89,34 @@ class Known(Sweep[Point]):
         return None if self.done else (self.measured, self.total)
 
 
-def found(here: Bench, step: Step) -> Job | None:
+def found(asked: Setting) -> Job | None:
     """This browser's job for the setting: one that runs, be it a sweep over it, else the latest of it alone."""
-    mine = [job for job in _mine(here) if _about(job, step)]
+    mine = [job for job in _mine(asked) if _about(job, asked.step.lasting)]
     alone = [job for job in mine if job.plan.grid is None]
     return next((job for job in (*alone, *mine) if not job.ended), alone[0] if alone else None)
 
 
-def panel(here: Bench, step: Step, *, asking: bool = False) -> None:
+def panel(asked: Setting, *, asking: bool = False) -> None:
     """What stands where the cards would be while the setting is not measured: Run, or how far the job is.
 
     asking: Learn waits for a guess, so that no curve is shown that would give the score away.
     """
-    job = found(here, step)
+    job = found(asked)
     if job is None or job.state in ("done", "cancelled"):  # done, and its file is gone
-        with _panel(here), _row("work-row"):
-            st.html(work_view.idle(step, _latest_like(here, step)))
-            _run_button("Run", "play_arrow", run, here, step, primary=True)
+        with _panel(asked), _row("work-row"):
+            st.html(work_view.idle(asked.step, _latest_like(asked)))
+            _run_button("Run", "play_arrow", asked, primary=True)
     else:
         ended = job.ended
-        st.fragment(_running, key="work", run_every=None if ended else POLL_S)(here, step, job, ended, asking)
+        st.fragment(_running, key="work", run_every=None if ended else POLL_S)(asked, job, ended, asking)
 
 
-def curve_row(here: Bench, step: Transform, field: str) -> None:
-    """Under the Dial of a step that lasts: have the whole curve measured, or stop that."""
-    if here.device != "cpu":
+def curve_row(asked: Setting, field: str) -> None:
+    """Under the Dial of a step that lasts with every value of it: have the whole curve measured, or stop that."""
+    step = asked.step
+    if asked.bench.device != "cpu" or not isinstance(step, Transform):
         return
-    job = curve(here, step, field).job
+    job = curve(asked, field).job
     with _row("curve-row"):
         if job and not job.ended:
             st.html(work_view.curve_line(job))
@@ -121,9 +129,9 @@ def curve_row(here: Bench, step: Transform, field: str) -> None:
                                  help="Values of the dial, the ends first, then the gaps.")  # fmt: skip
             st.segmented_control("Seeds", SEEDS, default=SEEDS[0], required=True, key="curve-seeds",
                                  help="Each value is run so often; the band goes from worst to best.")  # fmt: skip
-            st.caption(f"It can be stopped and resumed.{work_view.took(step, _latest_like(here, step))}")
+            st.caption(f"It can be stopped and resumed.{work_view.took(step, _latest_like(asked))}")
             st.button("Start", icon=":material/play_arrow:", key="curve-run", on_click=_sweep,
-                      args=(here, step, field, knob))  # fmt: skip
+                      args=(asked, field, knob))  # fmt: skip
 
 
 def to_come() -> None:
@@ -131,14 +139,14 @@ def to_come() -> None:
     st.caption("Shown when this setting has been run.")
 
 
-def _running(here: Bench, step: Step, job: Job, had_ended: bool, asking: bool) -> None:
-    if kept(here, step) or (job.ended and not had_ended):
+def _running(asked: Setting, job: Job, had_ended: bool, asking: bool) -> None:
+    if kept(asked) or (job.ended and not had_ended):
         address.rerun()
-    with _panel(here):
+    with _panel(asked):
         with _row("work-row"):
             st.html(work_view.said(job))
             if job.ended:
-                _run_button("Start again", "restart_alt", run, here, step)
+                _run_button("Start again", "restart_alt", asked)
             buttons(job, "work")
         work_view.progress(job, curves=not asking)
 
@@ -158,14 +166,15 @@ def buttons(job: Job, key: str) -> None:
         st.button(label, icon=f":material/{icon}:", key=f"{key}-{command}", on_click=tell, args=(job, command))
 
 
-def _run_button(label: str, icon: str, *what: Any, primary: bool = False) -> None:
+def _run_button(label: str, icon: str, asked: Setting, primary: bool = False) -> None:
     st.button(label, icon=f":material/{icon}:", type="primary" if primary else "secondary", key="work-run",
-              on_click=what[0], args=what[1:])  # fmt: skip
+              on_click=run, args=(asked,))  # fmt: skip
 
 
-def _panel(here: Bench) -> Any:
+def _panel(asked: Setting) -> Any:
     """As high as the cards: nothing jumps when they come."""
-    return st.container(border=True, gap="xsmall", key="work-panel-big" if here.view == "present" else "work-panel")
+    large = asked.bench.view == "present"
+    return st.container(border=True, gap="xsmall", key="work-panel-big" if large else "work-panel")
 
 
 def _row(key: str) -> Any:
@@ -173,34 +182,44 @@ def _row(key: str) -> Any:
     return st.container(horizontal=True, vertical_alignment="center", key=key)
 
 
-def run(here: Bench, step: Step) -> None:
+def run(asked: Setting) -> None:
     """Callback: begin the job of one setting; what is shown beside it comes along, unless it is at hand."""
-    if step.beside and not kept(here, step.beside):
-        pair(here, step, 1)
+    step = asked.step
+    if step.beside and not kept(asked.other(step.beside)):
+        pair(asked, 1)
         return
     with _told():
-        jobs.start((step,), [here.model_name], here.workload.name, owner=owner.token(), runtime=here.runtime)
+        jobs.start((step.lasting,), handed(asked), asked.bench.workload.name, **_how(asked))
         st.rerun()  # the sidebar counts jobs
 
 
-def pair(here: Bench, step: Step, seeds: int) -> None:
+def pair(asked: Setting, seeds: int) -> None:
     """Callback: begin the job of a setting and of what is shown beside it, in turns, from so many seeds."""
-    assert isinstance(step, Transform)
-    assert isinstance(step.beside, Transform)
+    step, name = asked.step, asked.bench.workload.name
     with _told():
-        jobs.pair(step, step.beside, here.model_name, here.workload.name, seeds=range(seeds), owner=owner.token(),
-                  runtime=here.runtime)  # fmt: skip
+        jobs.pair(step, step.beside, handed(asked)[0], name, seeds=range(seeds), **_how(asked))
         st.rerun()
 
 
-def _sweep(here: Bench, step: Transform, field: str, knob: Knob) -> None:
+def _sweep(asked: Setting, field: str, knob: Knob) -> None:
     """Callback: begin the job of the whole curve."""
     count, seeds = st.session_state["curve-points"], st.session_state["curve-seeds"]
-    known = {place[:2] for job in _on_curve(here, step, field) for place in job.measured(field)}
+    known = {place[:2] for job in _on_curve(asked, field) for place in job.measured(field)}
     with _told():
-        jobs.sweep(step, field, knob.values(count), here.model_name, here.workload.name, seeds=range(seeds),
-                   known=sorted(known), owner=owner.token(), runtime=here.runtime)  # fmt: skip
+        jobs.sweep(asked.step, field, knob.values(count), handed(asked)[0], asked.bench.workload.name,
+                   seeds=range(seeds), known=sorted(known), **_how(asked))  # fmt: skip
         st.rerun()  # the Dial is to follow it
+
+
+def handed(asked: Setting) -> list[str | nn.Module]:
+    """What a job of the setting begins with: models of the zoo by name, others themselves."""
+    return [one.model_name if not one.steps else model for one, model in zip(asked.begin, asked.models, strict=True)]
+
+
+def _how(asked: Setting) -> Any:
+    """Whose job it is, how it measures, and what it begins with in the words of the pages."""
+    about = json.dumps([one.item for one in asked.begin])
+    return {"owner": owner.token(), "runtime": asked.bench.runtime, "about": about}
 
 
 def tell(job: Job, command: str) -> None:
@@ -244,9 +263,10 @@ def steps(job: Job) -> Sequence[Step]:
     return from_json(json.dumps(job.plan.recipe))
 
 
-def _mine(here: Bench) -> list[Job]:
-    """Those on the bench's model."""
-    return [j for j in mine() if j.plan.models == (here.model_name,) and j.plan.workload == here.workload.name]
+def _mine(asked: Setting) -> list[Job]:
+    """Those that begin with the same models."""
+    models, workload = jobs.named(handed(asked)), asked.bench.workload.name
+    return [j for j in mine() if j.plan.models == models and j.plan.workload == workload]
 
 
 def _about(job: Job, step: Step) -> bool:
@@ -257,7 +277,7 @@ def _about(job: Job, step: Step) -> bool:
     return anchored(job.plan, step, field) and getattr(step, field) in job.plan.grid.values  # type: ignore[arg-type]
 
 
-def _latest_like(here: Bench, step: Step) -> Job | None:
+def _latest_like(asked: Setting) -> Job | None:
     """The latest finished job of the same kind, for an idea of how long it takes."""
-    same = (job for job in _mine(here) if [s["step"] for s in job.plan.recipe["steps"]] == [step.name])
+    same = (job for job in _mine(asked) if [s["step"] for s in job.plan.recipe["steps"]] == [asked.step.name])
     return next((job for job in same if job.state == "done"), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -10,9 +11,11 @@ import streamlit as st
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job, watch
-from pages.shared import address, bench, controls, history, units, work, work_view
+from modelopt_core.step import Combine
+from pages.shared import address, bench, controls, history, pin, pool, units, work, work_view
 
 EVERY_S = 2.0
+MOST_OF_A_NAME = 12
 MOST = 12  # shown; older ones still give their results
 
 
@@ -65,11 +68,19 @@ def _described(job: Job) -> str:
     if pair := job.plan.pair:
         over = f" and the same alone, {len(pair.seeds)} seed{'s' * (len(pair.seeds) > 1)}"
     far = "" if job.ended else f", {units.percent(watch.share(job))}"
-    on = f"{bench.title(job.plan.workload)}, {', '.join(job.plan.models)}"
+    on = f"{bench.title(job.plan.workload)}, {_begun_with(job)}"
     return (
         f'<div class="mo-job"><b>{escape(steps + over)}</b>'
         f"<small>{escape(on)} · {work_view.state_of(job)}{far} · {units.duration(watch.seconds(job))}</small></div>"
     )
+
+
+def _begun_with(job: Job) -> str:
+    """cnn, or cnn + mlp · Prune 0.3"""
+    try:
+        return " + ".join(pin.outline(item).name for item in json.loads(job.plan.about))
+    except (ValueError, TypeError, ModelOptError):  # not from a page
+        return ", ".join(name[:MOST_OF_A_NAME] for name in job.plan.models)
 
 
 def _set(job: Job) -> None:
@@ -79,4 +90,11 @@ def _set(job: Job) -> None:
     except ModelOptError:
         return
     fields = {key: getattr(step, name) for name, key in controls.keys(type(step)).items()}
-    history.apply({"workload": job.plan.workload, "model": job.plan.models[0], **fields})
+    fields |= {"workload": job.plan.workload}
+    if isinstance(step, Combine):
+        fields |= {pool.key(step.name): job.plan.about}
+    elif job.plan.models[0].endswith(".mopt"):
+        fields |= {f"{step.name}.teacher": json.dumps(*json.loads(job.plan.about))}
+    else:
+        fields |= {"model": job.plan.models[0], f"{step.name}.teacher": ""}
+    history.apply(fields)

@@ -11,7 +11,7 @@ import modelopt_core as mo
 from modelopt_core.distill import telling
 from pages.shared import charts
 from pages.shared.examples import shown
-from pages.shared.trial import Setting
+from pages.shared.setting import Setting
 
 HERE = Path(__file__).parent
 EXAMPLES, CHARACTERS = 14, 60
