@@ -26,8 +26,8 @@ __all__ = [  # noqa: F405
     "ModelOptError", "Outputs", "Pipeline", "Point", "Predictions", "Progress", "Prune", "Quantize", "Recipe",
     "Registry", "Split", "Stage", "Step", "Transform", "Workload",
     "agreement", "allocate", "baseline", "compare", "compile", "curve", "damaged", "export_onnx", "export_safetensors",
-    "from_json", "gap", "layers", "load", "measure", "part", "predictions", "provenance", "run", "save", "sensitivity",
-    "soften", "to_json", "widths", "workload",
+    "from_json", "gap", "layers", "load", "measure", "part", "predictions", "provenance", "run", "save", "scattered",
+    "sensitivity", "soften", "to_json", "widths", "workload",
 ]  # fmt: skip
 
 

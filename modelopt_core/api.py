@@ -3,6 +3,7 @@
 
 import modelopt_core.workloads  # registers them
 from modelopt_core.agreement import agreement
+from modelopt_core.altered import damaged, scattered
 from modelopt_core.cascade import CONFIDENCES, Cascade
 from modelopt_core.codec import load, save
 from modelopt_core.distill import LOSSES, Distill, Gap, gap, soften
@@ -15,7 +16,7 @@ from modelopt_core.finetune import Finetune
 from modelopt_core.fuse import MERGES, Fuse
 from modelopt_core.layers import layers
 from modelopt_core.measure import Comparison, Measurement, Predictions, compare, measure, predictions
-from modelopt_core.parts import damaged, part
+from modelopt_core.parts import part
 from modelopt_core.pipeline import Pipeline
 from modelopt_core.prune import CRITERIA, Prune, sensitivity
 from modelopt_core.quantize import OBSERVERS, ROUNDINGS, Quantize, allocate, widths

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from modelopt_core import boxes
+
 
 def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:
     """Each image moved by up to `pixels` in both directions, zeros moving in: (b, c, h, w) -> (b, c, h, w)."""
@@ -29,3 +31,16 @@ def speckle(images: Tensor, generator: torch.Generator, share: float = 0.25) -> 
     """Each pixel made black or white with probability `share`: (b, c, h, w) -> (b, c, h, w). Salt and pepper."""
     drawn = torch.rand(images.shape, generator=generator)
     return torch.where(drawn < share, (drawn < share / 2).to(images.dtype), images)
+
+
+def scatter(
+    images: Tensor, generator: torch.Generator, smallest: float = 0.4, largest: float = 0.7
+) -> tuple[Tensor, Tensor]:
+    """Each image shrunk and put anywhere in an empty one of its size: (b, c, h, w) -> the same, and boxes (b, 3).
+
+    smallest, largest: of the side that is left, drawn evenly, as is the place; see boxes.py.
+    """
+    drawn = torch.rand(3, len(images), 1, generator=generator)
+    size = smallest + (largest - smallest) * drawn[2]
+    put = torch.cat([size / 2 + (1 - size) * drawn[0], size / 2 + (1 - size) * drawn[1], size], dim=1)
+    return boxes.place(images, put), put

@@ -46,6 +46,16 @@ class Sheet:
         self.weights += graph.initializer
         return str(graph.output[0].name)
 
+    def columns(self, member: int, source: str) -> list[str]:
+        """What a model puts side by side in the end, each by its name."""
+        joined = self.call(member, source)
+        return list(next(node for node in self.nodes if joined in node.output).input)
+
+    def before(self, operator: str, name: str) -> str:
+        """What went into the `operator` that made this, or itself if another did."""
+        made = next((node for node in self.nodes if name in node.output), None)
+        return str(made.input[0]) if made and made.op_type == operator else name
+
     def said(self, member: int, source: str) -> str:
         """Its log-probabilities (b, k)."""
         return self.add("LogSoftmax", self.call(member, source), axis=-1)

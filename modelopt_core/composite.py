@@ -24,9 +24,12 @@ COMPOSITES: Registry[Callable[..., Composite]] = Registry("composite")
 
 
 class Composite(nn.Module):
-    """A module made of `members`. called: the step that makes it, for people."""
+    """A module made of `members`. called: the step that makes it, for people; fitted_on: the split that its own weights
+    were fitted to, if they were.
+    """
 
     called: ClassVar[str]
+    fitted_on: ClassVar[str] = ""
     members: nn.ModuleList
 
     @property

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from modelopt_core.errors import ModelOptError, unknown
 
-HOW = ("measured", "simulated", "theoretical")
+HOW = ("measured", "simulated", "fitted", "theoretical")
 Z = 1.959963984540054  # the standard normal's 97.5 % point: 95 % lie within ± Z
 _BLOCK = 1 << 20  # counts drawn at a time: 8 MB, whatever the number of examples
 
@@ -25,7 +25,8 @@ _BLOCK = 1 << 20  # counts drawn at a time: 8 MB, whatever the number of example
 class Estimate:
     """`value` between `low` and `high`, from `n` observations.
 
-    how: measured (really run), simulated (fake-quantized, masked) or theoretical (MACs, entropy).
+    how: measured (really run), simulated (fake-quantized, masked), fitted (run, on the examples that the model was
+    fitted to: too good) or theoretical (MACs, entropy).
     """
 
     value: float

@@ -2,7 +2,8 @@
 
 Cross-fitting tells what heads that never saw an example say of it. The difference to the final head's answer is noted
 on the model, and whatever predicts takes it back: the val score is the cross-fitted one, also after the model has been
-pruned or quantized. A file does not hold the note; of a loaded model only test is honest.
+pruned or quantized. A file does not hold the note: what a loaded model scores on val is called fitted, and only test is
+honest.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ def note(model: nn.Module, workload: Workload, fitted: Tensor, held_out: Tensor)
     """
     model.__dict__[NOTE] = (workload.data_hash, torch.log_softmax(held_out, dim=1) - torch.log_softmax(fitted, dim=1))
     return model
+
+
+def by_heart(model: nn.Module, workload: Workload, split: str) -> bool:
+    """Is there a head in the model that was fitted to the split, and no note that takes back what it has learned?"""
+    fitted = [module for module in model.modules() if getattr(module, "fitted_on", "") == split]
+    return any(module.__dict__.get(NOTE, ("",))[0] != workload.data_hash for module in fitted)
 
 
 def taken_back(model: nn.Module, logits: Tensor, workload: Workload, split: str) -> Tensor:

@@ -174,21 +174,24 @@ def _objective(
         value = float(((total.log() - right) * shares).sum()) + strength / 2 * float((pulled * change).sum())
         z *= shares / total
         z.scatter_add_(0, truth, -shares[None])
-        slope = wide @ ((z.view(k * heads, -1) @ x).t() + strength * pulled)
+        slope = wide.t() @ ((z.view(k * heads, -1) @ x).t() + strength * pulled)
         return value, slope.reshape(-1).double().numpy()
 
     return loss
 
 
 def _axes(x: Tensor, logits: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """(P, P) twice: the inverse square root of the mean curvature at `start`, all classes alike, and the root."""
+    """(P, P) twice, inverse to each other: axes along which the mean curvature at `start`, all classes alike, is one.
+
+    With the curvature's Cholesky factor L they are L⁻ᵀ and Lᵀ: a square root like any other, and the quickest.
+    """
     p = torch.softmax(logits, dim=1)
     spread = (p * (1 - p)).mean(dim=1)
     unsure = spread > SURE
     weighed = x[unsure] * spread[unsure, None].sqrt()
-    values, vectors = torch.linalg.eigh((weighed.t() @ weighed / len(x)).double())
-    root = (values.clamp_min(0) + strength).sqrt()
-    return tuple(((vectors * r) @ vectors.t()).to(x.dtype) for r in (1 / root, root))
+    one = torch.eye(x.shape[1], dtype=torch.double)
+    root = torch.linalg.cholesky((weighed.t() @ weighed / len(x)).double() + strength * one).t()
+    return torch.linalg.solve_triangular(root, one, upper=True).to(x.dtype), root.to(x.dtype)
 
 
 def _loss(logits: Tensor, targets: Tensor) -> float:

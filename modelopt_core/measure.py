@@ -147,7 +147,8 @@ def measure(
     """Score, size, MACs and latency; the latency in turn with `baseline` (default: with itself), one thread, batch 1.
 
     runtime: 'onnx' or 'eager'; device: 'cpu', 'cuda' or 'mps' (the latter two with 'eager'). The score is `simulated`
-    where the network is masked, or its weights lie on a grid and float kernels ran.
+    where the network is masked, or its weights lie on a grid and float kernels ran; `fitted` where a file kept a head
+    that was fitted to the split, but not what it says of examples that it has not seen.
     """
     reference = model if baseline is None else baseline
     key = ("measurement", identity.key(model), identity.key(reference), workload.data_hash, split, runtime, device)
@@ -162,10 +163,11 @@ def _measure(
     nonzero = sum(int(torch.count_nonzero(p)) for p in model.parameters())
     on_grid = any(hasattr(m, "weight_levels") for m in model.modules())
     real = said.integer if on_grid else not _masked(model)
+    how = "measured" if real else "simulated"
     size = codec.sizes(model)
     timed = _latency(model, reference, workload, split, runtime, device)
     return Measurement(
-        score=mean_interval(said.scores.numpy(), "measured" if real else "simulated"),
+        score=mean_interval(said.scores.numpy(), "fitted" if heldout.by_heart(model, workload, split) else how),
         metric=workload.metric,
         parameters=parameters,
         nonzero=nonzero,

@@ -1,40 +1,22 @@
-"""Workloads made of another: one subtask of it, or the same task with half of the inputs damaged.
+"""Workloads made of another: one subtask of it.
 
 Each is a workload like any other, with data, labels and a score of its own: a stage's model is trained on it by the
-zoo's recipe and compressed by every step. Damage is simulated, and the workload says so.
+zoo's recipe and compressed by every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from modelopt_core import identity
-from modelopt_core.cache import STORE
+from modelopt_core import boxes, identity
+from modelopt_core.altered import NAMED, Damaged, Scattered, damaged, scattered
 from modelopt_core.errors import ModelOptError
 from modelopt_core.workload import SPLITS, Classification, Outputs, Split, Workload
-
-MOST = 10_000  # damaged examples of a split: enough for a small model, and memory is bounded
-SHARE = 0.5  # of the examples that are damaged
-NAMED = {"train": 0, "val": 1, "test": 2}  # seeds: the same damage in every process
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Damaged(Classification):
-    """The same task with half of the inputs damaged. whole: where none is, the same examples first in every split.
-
-    harmed: split -> (n,) bool.
-    """
-
-    whole: Workload
-    harmed: Mapping[str, Tensor]
-
-    def sound(self, split: str) -> Tensor:
-        """(n, *shape): the inputs as they were."""
-        return self.whole.split(split).inputs[: len(self.harmed[split])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +43,33 @@ class Repair(Workload):
         return torch.ones(len(outputs.logits))
 
 
+@dataclass(frozen=True, eq=False)
+class Location(Workload):
+    """Where in a picture the input lies: targets and outputs are boxes (n, 3), see boxes.py."""
+
+    def decode(self, outputs: Outputs) -> Tensor:
+        """(N, 3): the boxes."""
+        return outputs.logits
+
+    def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """1 − intersection over union, and the mean absolute error, which pulls where nothing overlaps yet.
+
+        Source: Carion et al., End-to-End Object Detection with Transformers, arXiv 2005.12872, sec. 3.1.
+        """
+        away = (outputs.logits - targets).abs().mean()
+        return 1 - boxes.overlap(outputs.logits, targets).mean() + away
+
+    def example_scores(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """Intersection over union: (N,)."""
+        return boxes.overlap(outputs.logits, targets)
+
+    def confidence(self, outputs: Outputs) -> Tensor:
+        """(N,): a box says nothing about how sure it is."""
+        return torch.ones(len(outputs.logits))
+
+
 def part(workload: Workload, name: str) -> Workload:
-    """One subtask of a workload as a workload of its own: `groups`, `quality`, `repair`, `experts/1` for the first.
+    """One subtask of a workload as a workload of its own: `groups`, `quality`, `repair`, `locate`, `experts/1` …
 
     ModelOptError for what the workload does not declare.
     """
@@ -70,6 +77,8 @@ def part(workload: Workload, name: str) -> Workload:
     found = workload.subtask(task)
     if found.kind == "judge":
         return _judged(damaged(workload), found.labels, name)
+    if found.kind == "map" and found.meets == "scatter":
+        return _located(scattered(workload), name)
     if found.kind == "map":
         return _mapped(damaged(workload), name)
     if found.kind == "route":
@@ -91,42 +100,6 @@ def part(workload: Workload, name: str) -> Workload:
     )
 
 
-def damaged(workload: Workload) -> Damaged:
-    """The workload with half of its inputs damaged as it declares; the same damage at every call."""
-    if isinstance(workload, Damaged):
-        return workload
-    if workload.damage is None:
-        raise ModelOptError(f"{workload.name} does not say how its inputs are damaged; use digits or mnist")
-    return STORE.get(("damaged", workload.data_hash), lambda: _damage(workload), _size_bytes)
-
-
-def _damage(workload: Workload) -> Damaged:
-    splits, harmed = {}, {}
-    for name in SPLITS:
-        split, draw = workload.split(name), torch.Generator().manual_seed(NAMED[name])
-        n = min(len(split), MOST)
-        was = split.inputs[:n]
-        bad = torch.rand(n, generator=draw) < SHARE
-        assert workload.damage is not None
-        noisy = workload.damage(was, draw)
-        inputs = torch.where(bad.reshape(-1, *[1] * (was.dim() - 1)), noisy, was)
-        splits[name], harmed[name] = Split(inputs, split.targets[:n], split.ids[:n]), bad
-    fields = {name: getattr(workload, name) for name in workload.__dataclass_fields__}
-    return Damaged(
-        **{
-            **fields,
-            **splits,
-            "title": f"{workload.title}, half of them damaged (simulated)",
-            "note": f"{workload.note} Half of the inputs are damaged: simulated.",
-            "made": f"mo.damaged({workload.call})",
-            "data_hash": identity.digest("damaged", workload.data_hash, SHARE, MOST),
-            "show": lambda split, i: splits[split].inputs[i, 0].numpy(),
-        },
-        whole=workload,
-        harmed=harmed,
-    )
-
-
 def _judged(workload: Damaged, labels: tuple[str, ...], name: str) -> Classification:
     splits = {s: replace(workload.split(s), targets=workload.harmed[s].long()) for s in SPLITS}
     return _classes(workload, name, labels, splits)
@@ -140,20 +113,30 @@ def _mapped(workload: Damaged, name: str) -> Repair:
         sound, draw = workload.sound(split), torch.Generator().manual_seed(NAMED[split])
         given = sound if split == "train" else workload.damage(sound, draw)
         splits[split] = replace(workload.split(split), inputs=given, targets=sound)
-    kept = {key: getattr(workload, key) for key in Repair.__dataclass_fields__}
-    return Repair(
-        **{
-            **kept,
-            **splits,
-            "name": f"{workload.name}/{name}",
-            "title": f"{workload.title}: {name}",
-            "metric": "likeness",
-            "labels": (),
-            "chance": 1 - float((splits["val"].inputs - workload.sound("val")).abs().mean()),
-            "data_hash": identity.digest(name, workload.data_hash),
-            "subtasks": (),
-        }
-    )
+    chance = 1 - float((splits["val"].inputs - workload.sound("val")).abs().mean())
+    return Repair(**_fields(workload, name, splits), metric="likeness", chance=chance)
+
+
+def _located(workload: Scattered, name: str) -> Location:
+    """Scattered inputs and where they are. The best answer that is always the same: the middle one, of mean size."""
+    splits = {s: replace(workload.split(s), targets=workload.truth[s]) for s in SPLITS}
+    mean = splits["val"].targets.mean(dim=0).expand(len(splits["val"]), -1)
+    chance = float(boxes.overlap(mean, splits["val"].targets).mean())
+    return Location(**_fields(workload, name, splits), metric="mean IoU", chance=chance)
+
+
+def _fields(workload: Workload, name: str, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Of a part whose answers are numbers: all but what they are scored by."""
+    kept = {key: getattr(workload, key) for key in Workload.__dataclass_fields__ if key not in ("metric", "chance")}
+    return {
+        **kept,
+        **splits,
+        "name": f"{workload.name}/{name}",
+        "title": f"{workload.title}: {name}",
+        "labels": (),
+        "data_hash": identity.digest(name, workload.data_hash),
+        "subtasks": (),
+    }
 
 
 def _classes(workload: Workload, name: str, labels: tuple[str, ...], splits: Mapping[str, Split]) -> Classification:
@@ -189,7 +172,3 @@ def _group_of(groups: tuple[tuple[int, ...], ...]) -> Tensor:
     for i, labels in enumerate(groups):
         group[list(labels)] = i
     return group
-
-
-def _size_bytes(workload: Damaged) -> int:
-    return sum(workload.split(s).inputs.nbytes for s in SPLITS)

@@ -23,7 +23,8 @@ class Subtask:
     """One job. takes, gives: types by name, which decide what may follow what.
 
     labels: what its model answers with, for people; groups: of a route and of experts, indices of the workload's
-    labels, every label in one group; models: zoo names of those that come with the project, as many as it needs.
+    labels, every label in one group; models: zoo names of those that come with the project, as many as it needs;
+    meets: how the inputs are altered that it is made for, see altered.py.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Subtask:
     labels: tuple[str, ...] = ()
     groups: tuple[tuple[int, ...], ...] = ()
     models: tuple[str, ...] = ()
+    meets: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -76,6 +78,14 @@ def repairing(kind: str) -> tuple[Subtask, Subtask]:
     """The two subtasks in front of a reader that meets damaged inputs: `quality` notices them, `repair` mends them."""
     graded = f"graded {kind}"
     return (
-        Subtask("quality", "judge", kind, graded, "Is it damaged?", ("sound", "damaged"), (), ("quality",)),
-        Subtask("repair", "map", graded, kind, "Takes the noise out of what is damaged.", (), (), ("repair",)),
+        Subtask("quality", "judge", kind, graded, "Is it damaged?", ("sound", "damaged"), (), ("quality",), "damage"),
+        Subtask(
+            "repair", "map", graded, kind, "Takes the noise out of what is damaged.", (), (), ("repair",), "damage"
+        ),
     )
+
+
+def locating(kind: str) -> Subtask:
+    """The subtask in front of a reader that meets small inputs anywhere in a picture: `locate` finds and cuts out."""
+    about = "Finds the box that it is in; what lies there is handed on, as large as the picture."
+    return Subtask("locate", "map", kind, kind, about, (), (), ("locate",), "scatter")

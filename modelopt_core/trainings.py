@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from modelopt_core import boxes
 from modelopt_core.augment import drop_words, shift, speckle
 from modelopt_core.events import Report, silent
 from modelopt_core.models import build
@@ -154,6 +155,12 @@ ZOO |= {
         jitter=1,
     ),
     **_mending("mnist", IMAGE, 6, epochs=8, lr=5e-3),
+    "mnist/locate": Training(
+        Spec("article", (("classes", boxes.NUMBERS), ("width1", 8), ("width2", 16)), IMAGE),
+        epochs=30,
+        lr=4e-3,
+        part="locate",
+    ),
     **_stages(
         "docstrings",
         lambda k: Spec("bag", (("classes", k), ("hidden", 16), ("width", 8)), TEXT, "int64"),

@@ -22,6 +22,7 @@ from modelopt_core.subtask import Subtask
 
 SPLITS = ("train", "val", "test")
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+Scatter = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,7 @@ class Workload(ABC):
     show: Callable[[str, int], object] | None = None  # (split, index) -> (h, w) array in [0, 1] or str
     augment: Augment | None = None  # varies inputs (b, *shape) in ways that leave their answers what they are
     damage: Augment | None = None  # what may happen to inputs (b, *shape) before a model sees them, simulated
+    scatter: Scatter | None = None  # (b, *shape) -> pictures that hold them somewhere, and boxes (b, 3), simulated
     subtasks: tuple[Subtask, ...] = ()  # what the stages of a pipeline may do
     made: str = ""  # the call that makes it where that is not `mo.workload(name)`
 

@@ -27,6 +27,7 @@ frame.page(
             "docstrings": ("bag", "bag-1"),
         },
         turn=turning.turn,
+        extra=("dial",),
         settle=turning.settle,
         strip=turning.strip,
         reference=turning.reference,

@@ -8,7 +8,7 @@ from torch import nn
 import modelopt_core as mo
 from modelopt_core import codec, identity
 from modelopt_core.cascade import Exits
-from modelopt_core.cascade.cut import pieces, places
+from modelopt_core.cascade.cut import pieces, places, pool
 from modelopt_core.export import onnx_bytes
 from modelopt_core.layers import macs
 from modelopt_core.measure import stacked
@@ -33,24 +33,47 @@ def left(threshold, cnn, w, **more):
 
 
 def test_places_by_hand(w, cnn):
-    """Behind the last layer nothing is left to save; a state is what one tensor carries."""
+    """Behind the last layer nothing is left to save; a state is what one tensor carries, a mask of words beside it."""
     assert [(p.layer, tuple(p.state.shape)) for p in places(cnn, w.example)] == [
+        ("inputs", (1, 1, 8, 8)),
         ("conv1", (1, 16, 8, 8)),
         ("conv2", (1, 512)),
     ]
     docstrings = mo.workload("docstrings")
     bag, textcnn = (mo.baseline("docstrings", name) for name in ("bag", "textcnn"))
-    assert [p.layer for p in places(bag, docstrings.example)] == ["embedding"]
-    assert places(textcnn, docstrings.example) == [], "its mask passes every place beside the words"
+    assert [p.layer for p in places(bag, docstrings.example)] == ["embedding"], "token ids are no numbers"
+    [place] = places(textcnn, docstrings.example)
+    assert [(tuple(state.shape), state.dtype) for state in place.states] == [
+        ((1, 32, 48), torch.float32),
+        ((1, 1, 48), torch.bool),
+    ]
 
 
-def test_pieces_are_the_network(w, cnn):
+def test_what_a_head_reads():
+    """Pictures over the smallest squares that leave at most 800 numbers, sequences over all places, vectors whole."""
+    shapes = {
+        (20, 12, 12): 720,
+        (16, 8, 8): 256,
+        (50, 4, 4): 800,
+        (1, 28, 28): 784,
+        (900, 3, 3): 900,
+        (32, 48): 32,
+        (1200,): 1200,
+    }
+    for shape, numbers in shapes.items():
+        state = torch.randn(2, *shape)
+        assert pool(state)(state).shape == (2, numbers)
+
+
+@pytest.mark.parametrize(("workload", "name"), [("digits", "cnn"), ("docstrings", "textcnn"), ("docstrings", "bag")])
+def test_pieces_are_the_network(workload, name):
+    w, net = mo.workload(workload), mo.baseline(workload, name)
     x = w.val.inputs[:9]
     with torch.no_grad():
-        state = x
-        for piece in pieces(cnn, places(cnn, w.example)):
-            state = piece(state)
-        torch.testing.assert_close(state, cnn(x))
+        state = (x,)
+        for piece in pieces(net, places(net, w.example)):
+            state = piece(*state)
+        torch.testing.assert_close(state[0], net(x))
 
 
 class Twisted(nn.Module):
@@ -70,10 +93,13 @@ class Twisted(nn.Module):
 def test_a_shortcut_is_not_cut():
     """Within it two tensors pass; behind the sum one does, but a head costs as much as what is left."""
     net, x = Twisted(), torch.randn(3, 4)
-    [place] = places(net, x[:1])
-    assert place.layer == "fc1"
-    first, second = pieces(net, [place])
-    torch.testing.assert_close(second(first(x)), net(x))
+    inputs, place = places(net, x[:1])
+    assert (inputs.layer, place.layer) == ("inputs", "fc1")
+    for cuts in ([place], [inputs, place]):
+        state = (x,)
+        for piece in pieces(net, cuts):
+            state = piece(*state)
+        torch.testing.assert_close(state[0], net(x))
 
 
 def test_sure_of_nothing_it_is_the_network_and_sure_of_all_the_first_head(w, cnn):
@@ -151,11 +177,42 @@ def test_it_stacks_both_ways(w, cnn):
     assert torch.isfinite(student(w.example)).all()
 
 
+def test_words_may_leave_behind_their_vectors():
+    """The mask goes on beside the vectors, through files and graphs too."""
+    w, net = mo.workload("docstrings"), mo.baseline("docstrings", "textcnn")
+    whole, x = left(0.6, net, w), w.test.inputs[:50]
+    assert whole.layers == ("embedding",)
+    with torch.no_grad():
+        said, alone = whole(x), net(x)
+        gone = whole.used(torch.stack([part(x) for part in whole.parts]))[0] == 1
+        assert 0 < gone.sum() < len(x)
+        torch.testing.assert_close(said[~gone], alone[~gone].log_softmax(1), atol=1e-4, rtol=1e-4)
+        assert torch.equal(codec.decode(codec.encode(whole))(x), said)
+        session = onnxruntime.InferenceSession(onnx_bytes(whole, w.example))
+        graph = torch.from_numpy(session.run(["logits"], {"inputs": x.numpy()})[0])
+        torch.testing.assert_close(graph, said, atol=1e-4, rtol=1e-4)
+
+
+def test_exits_of_what_has_exits_are_its_own(w, cnn):
+    """Another threshold or confidence, the same heads; also after they were quantized."""
+    whole = left(0.9, cnn, w, calibrate=True)
+    other = left(0.5, whole, w, confidence="margin")
+    assert other.thresholds.tolist() == [0.5, 0.5]
+    assert torch.equal(other.members[0].head.weight, whole.members[0].head.weight)
+    torch.testing.assert_close(other(w.example), left(0.5, cnn, w, confidence="margin")(w.example))
+    torch.testing.assert_close(codec.decode(codec.encode(other))(w.example), other(w.example))
+    eight = mo.Quantize(bits=8).apply(whole, w)
+    assert torch.equal(left(0.5, eight, w).members[1].head.weight, eight.members[1].head.weight)
+    with pytest.raises(mo.ModelOptError, match="has its exits behind conv1, conv2, not conv1; leave exits empty, or"):
+        left(0.5, whole, w, exits=("conv1",))
+
+
 def test_what_has_no_exit(w, cnn):
-    docstrings = mo.workload("docstrings")
-    with pytest.raises(mo.ModelOptError, match="TextCnn has no place for an early exit: nowhere is one tensor left"):
-        mo.Cascade(**EXITS).apply([mo.baseline("docstrings", "textcnn")], docstrings)
-    with pytest.raises(mo.ModelOptError, match="unknown layer for an exit 'fc9'; choose from conv1, conv2"):
+    small = build(Spec("mlp", (("sizes", (64, 16, 10)),), (1, 8, 8)))
+    with pytest.raises(mo.ModelOptError, match="Sequential has no place for an early exit: nowhere is one tensor left"):
+        left(0.9, small, w)
+    assert left(0.9, small, w, exits=("inputs",)).layers == ("inputs",)
+    with pytest.raises(mo.ModelOptError, match="unknown layer for an exit 'fc9'; choose from conv1, conv2, inputs"):
         left(0.9, cnn, w, exits=("fc9",))
     with pytest.raises(mo.ModelOptError, match="early exits need a network of a known architecture"):
         left(0.9, nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)), w)

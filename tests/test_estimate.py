@@ -157,7 +157,7 @@ def test_verdict(p: float, delta: float, word: str) -> None:
     [
         (
             lambda: Estimate(1, 0, 2, 1, "guessed"),
-            "unknown how 'guessed'; choose from measured, simulated, theoretical",
+            "unknown how 'guessed'; choose from fitted, measured, simulated, theoretical",
         ),
         (lambda: Estimate(3, 0, 2, 1), "low ≤ value ≤ high, not 0 ≤ 3 ≤ 2"),
         (lambda: Estimate(math.nan, 0, 2, 1), "not 0 ≤ nan ≤ 2"),

@@ -197,6 +197,12 @@ def test_a_pruned_head_still_does_not_know_val_by_heart(w, pool):
     ]
     assert losses[1] == pytest.approx(losses[0], rel=0.2)
     assert losses[2] < losses[0] / 2, "a file holds the head, not the folds"
+    told = [mo.measure(m, w, split).score.how for m in (whole, loaded) for split in ("val", "test")]
+    assert told == ["measured", "measured", "fitted", "measured"]
+    both = mo.Ensemble().apply([loaded, pool[0]], w)
+    assert heldout.by_heart(both, w, "val")
+    assert not heldout.by_heart(mo.Ensemble().apply([whole, pool[0]], w), w, "val")
+    assert heldout.by_heart(whole, replace(w, data_hash="other"), "val"), "nobody knows whose val it was"
 
 
 def test_three_architectures_and_a_composite_member(w, pool):

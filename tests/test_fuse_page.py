@@ -52,6 +52,39 @@ def test_the_dial_goes_from_one_network_to_the_other(here: bench.Bench, monkeypa
     assert greedy.at(0.5).select == "all"
 
 
+def test_the_dial_turns_the_share_of_any_member(here: bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares 1 : 2 : 1. Half for the second leaves a quarter each; three quarters for the first, 2 : 1 for the rest."""
+    trio = (*PAIR, Pin("cnn", ()))
+    monkeypatch.setattr(turning.pool, "current", lambda *_: trio)
+    step = mo.Fuse(weights=(1, 2, 1), align="none")
+    for chosen, value, at, expected in (
+        (2, 0.5, 0.5, (0.25, 0.5, 0.25)),
+        (1, 0.25, 0.75, (0.75, 0.166667, 0.083333)),
+        (None, 0.25, 1.0, (0.0, 0.0, 1.0)),
+    ):
+        monkeypatch.setattr(turning.st, "session_state", {turning.DIAL: chosen})
+        handle = turning.turn(step, here)
+        assert handle.value == value
+        assert handle.at(at).weights == expected
+    monkeypatch.setattr(turning.pool, "current", lambda *_: PAIR)
+    monkeypatch.setattr(turning.st, "session_state", {turning.DIAL: 1})
+    assert turning.turn(mo.Fuse(), here).name == "share of cnn-2", "between two it is the line from first to last"
+
+
+def test_who_the_dial_turns_is_chosen_and_linked(root: Any) -> None:
+    link = {"members": "cnn,cnn-2,cnn", "align": "none", "recovery": "none"}
+    app = open_page(root, "fuse", **link)
+    assert not app.exception
+    assert "dial" not in app.query_params
+    app.selectbox("Fuse.dial.choice").select_index(1).run()
+    assert not app.exception
+    assert app.query_params["dial"] == "2"
+    assert app.selectbox("Fuse.dial.choice").value == 1
+    assert open_page(root, "fuse", **link, dial="1").selectbox("Fuse.dial.choice").value == 0
+    [line] = lines(open_page(root, "fuse", **link, dial="7"))
+    assert "unknown member for the dial '7'; choose from 1, 2, 3" in line
+
+
 def test_the_dial_turns_scale_or_pull(here: bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turning.pool, "current", lambda *_: PAIR)
     scale = turning.turn(mo.Fuse(merge="ties", scale=1.5), here)

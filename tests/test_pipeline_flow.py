@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import modelopt_core as mo
+from modelopt_core.altered import Damaged
 from modelopt_core.composite import compose
 from modelopt_core.errors import ModelOptError
-from modelopt_core.parts import Damaged
 from modelopt_core.pipeline import SWITCHES, Plan, Stage, follow, worth
 from modelopt_core.pipeline.step import Piped
 from modelopt_core.subtask import sorting

@@ -90,12 +90,12 @@ def cascade(w: Workload, pool: Sequence[nn.Module], changes: int | None) -> list
     ]
 
 
-def outcome(chosen: Choice, happened: Flow, right: Tensor) -> list[str]:
+def outcome(chosen: Choice, happened: Flow, right: Tensor, against: Tensor | None = None) -> list[str]:
     """Cells: thresholds, where examples leave, errors of each stage alone, errors, bound.
 
-    right: (S, N), the large model last.
+    right: (S, N), the large model last; against: (N,), what is compared with if not with that.
     """
-    change = (right[-1] - happened.scores).double().numpy()  # 1: lost, −1: won
+    change = ((right[-1] if against is None else against) - happened.scores).double().numpy()  # 1: lost, −1: won
     more = change.sum()
     bound = more + ONE_SIDED * change.std(ddof=1) * np.sqrt(len(change))
     return [

@@ -1,11 +1,13 @@
 """Early exits: heads on the hidden layers of one network, so that stages share their work and the rest is skipped.
 
 Source: Teerapittayanon, McDanel and Kung, BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks, arXiv
-1709.01686. Here the network stays as it was trained; only the heads are fitted, each by itself.
+1709.01686. Either the network stays as it was trained and only linear heads are fitted, each by itself, or network and
+heads are trained together (joint.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,36 +25,57 @@ from modelopt_core.composite import COMPOSITES, Call, Composite, compose
 from modelopt_core.errors import ModelOptError
 from modelopt_core.logistic import fit, head, take
 from modelopt_core.spec import spec_of
+from modelopt_core.train import EVALUATION_BATCH
 from modelopt_core.workload import Workload
 
 EXAMPLES = 2000  # of train, that heads are fitted to
-PULL = 1e-3  # towards zero
+PULL = 1e-3  # towards zero, where what is read has a mean square of one
 LOOKED_AT = 512  # examples whose hidden states a runtime may look at
 
 
 class Piece(nn.Module):
     """One stretch of a network and its head: what came before (b, S) -> (b, K + 1 + S'), see `forward`.
 
-    shape: of one incoming state, () for the network's own inputs. The last piece has no head; its answer is the body's.
+    takes: (shape, dtype) of every incoming state, none for the network's own inputs. hidden: units of a layer in the
+    head, 0 for none. The last piece has no head; its answer is the body's.
     """
 
     temperature: Tensor
 
-    def __init__(self, body: nn.Module, before: Place | None, after: Place | None, classes: int, name: str) -> None:
+    def __init__(
+        self, body: nn.Module, before: Place | None, after: Place | None, classes: int, name: str, hidden: int = 0
+    ) -> None:
         super().__init__()
         self.body, self.confidence = body, name
-        self.shape = tuple(before.state.shape[1:]) if before else ()
+        self.takes = [(tuple(state.shape[1:]), state.dtype) for state in before.states] if before else []
         self.pool = pool(after.state) if after else None
-        self.head = head(self.pool(after.state).shape[1], classes) if after and self.pool else None
+        self.head: nn.Module | None = None
+        if after and self.pool:
+            self.head = _head(self.pool(after.state).shape[1], hidden, classes)
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-probabilities at the temperature, the confidence, and the state, flat."""
-        state = self.body(x.reshape(-1, *self.shape) if self.shape else x)
-        logits = self.head(self.pool(state)) if self.head is not None and self.pool is not None else state
+        """Log-probabilities at the temperature, the confidence, and the states, flat."""
+        states = self.made(x)
+        logits = states[0] if self.head is None or self.pool is None else self.head(self.pool(states[0]))
         said = torch.log_softmax(logits / self.temperature, dim=-1)
-        rest = [state.flatten(1)] if self.head is not None else []
+        rest = flat(states) if self.head is not None else []
         return torch.cat([said, CONFIDENCES[self.confidence](said)[:, None], *rest], dim=-1)
+
+    def made(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What the body makes of what came before, (b, S) or the network's own inputs."""
+        parts: Sequence[Tensor] = [x]
+        if len(self.takes) > 1:
+            parts = x.split([math.prod(shape) for shape, _ in self.takes], dim=1)
+        if self.takes:
+            parts = [one.reshape(-1, *shape).to(kind) for one, (shape, kind) in zip(parts, self.takes, strict=True)]
+        found: tuple[Tensor, ...] = self.body(*parts)
+        return found
+
+
+def flat(states: Sequence[Tensor]) -> list[Tensor]:
+    """Each (b, *shape) as numbers (b, S)."""
+    return [state.flatten(1).to(torch.get_default_dtype()) for state in states]
 
 
 class Way(nn.Module):
@@ -72,12 +95,15 @@ class Way(nn.Module):
 
 @COMPOSITES.register("exits")
 class Exits(Composite):
-    """One network that may be left early. layers: those behind which it can be, with commas; thresholds: (S − 1,)."""
+    """One network that may be left early. layers: those behind which it can be, with commas; thresholds: (S − 1,).
+
+    hidden: units of a layer in each head, 0 for none.
+    """
 
     called = "Cascade"
     thresholds: Tensor
 
-    def __init__(self, members: Sequence[nn.Module], layers: str, confidence: str) -> None:
+    def __init__(self, members: Sequence[nn.Module], layers: str, confidence: str, hidden: int = 0) -> None:
         super().__init__()
         if (spec := spec_of(members[0])) is None:
             raise ModelOptError("early exits need a network of a known architecture, such as the workload's own")
@@ -87,7 +113,7 @@ class Exits(Composite):
             self.classes = net(spec.example).shape[-1]
         rows, name = zip(pieces(net, at), [None, *at], [*at, None], strict=True), CONFIDENCES[confidence].name
         self.confidence = name
-        self.members = nn.ModuleList(Piece(body, a, b, self.classes, name) for body, a, b in rows)
+        self.members = nn.ModuleList(Piece(body, a, b, self.classes, name, hidden) for body, a, b in rows)
         self.register_buffer("thresholds", torch.ones(len(at)))
 
     @property
@@ -99,7 +125,7 @@ class Exits(Composite):
         return True
 
     def graph(self, members: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
-        return staged(members, self.thresholds.tolist(), self.classes)
+        return staged(members, self.thresholds.tolist())
 
     @property
     def parts(self) -> list[nn.Module]:
@@ -133,6 +159,15 @@ class Exits(Composite):
             waiting, state = waiting[doubt], said[doubt, k + 1 :]
         return answer
 
+    def every(self, inputs: Tensor) -> Tensor:
+        """What every exit says of all inputs: (b, *shape) -> log-probabilities (S, b, K)."""
+        said, k = [], self.classes
+        for piece in self.members:
+            made = piece(inputs)
+            said.append(made[:, :k])
+            inputs = made[:, k + 1 :]
+        return torch.stack(said)
+
     def feeds(self, at: int, workload: Workload) -> Workload:
         """What piece `at` takes, in place of the inputs of train: the states that reach it when nothing stops early."""
         if at == 0:
@@ -150,16 +185,44 @@ class Exits(Composite):
         return inputs.clone()
 
 
-def branched(model: nn.Module, workload: Workload, layers: Sequence[str], confidence: str) -> Exits:
-    """The network with fitted heads behind these layers, or wherever one saves work; thresholds are 1."""
+def branched(
+    model: nn.Module, workload: Workload, layers: Sequence[str], confidence: str = "max_prob", hidden: int = 0
+) -> Exits:
+    """The network with heads behind these layers, or wherever one saves work: empty ones, and thresholds are 1."""
     if spec_of(model) is None:
         raise ModelOptError("early exits need a network of a known architecture, such as the workload's own")
-    key, names = identity.key(model), [p.layer for p in chosen(places(model, workload.example), layers, model)]
-    whole = compose("exits", [model], layers=",".join(names), confidence=confidence)
+    names = [place.layer for place in chosen(places(model, workload.example), layers, model)]
+    more = {"hidden": hidden} if hidden else {}
+    whole = compose("exits", [model], layers=",".join(names), confidence=confidence, **more)
     assert isinstance(whole, Exits)
-    heads = STORE.get(("exits", key, *names, workload.data_hash), lambda: _fitted(whole, workload), _bytes)
+    return whole
+
+
+def fitted(model: nn.Module, workload: Workload, layers: Sequence[str], confidence: str) -> Exits:
+    """`branched` with linear heads that say what the hidden states do of the answers; the network stays."""
+    key, whole = identity.key(model), branched(model, workload, layers, confidence)
+    heads = STORE.get(("exits", key, *whole.layers, workload.data_hash), lambda: _fitted(whole, workload), _bytes)
     for piece, found in zip(whole.members, heads, strict=False):
         take(piece.head, found)  # type: ignore[arg-type]
+    return whole
+
+
+def again(whole: Exits, layers: Sequence[str], confidence: str) -> Exits:
+    """A copy at temperature 1 that asks for this confidence; ModelOptError for exits behind other layers."""
+    if layers and tuple(layers) != whole.layers:
+        raise ModelOptError(
+            f"Cascade: this network has its exits behind {', '.join(whole.layers)}, not {', '.join(layers)}; leave "
+            "exits empty, or begin with the network itself"
+        )
+    whole, spec = identity.clone(whole), spec_of(whole)  # type: ignore[assignment]
+    name = CONFIDENCES[confidence].name
+    for one in (whole, *whole.members):
+        one.confidence = name
+    for piece in whole.members:
+        piece.get_buffer("temperature").fill_(1)
+    if spec:
+        told = tuple(sorted((dict(spec.arguments) | {"confidence": name}).items()))
+        whole.__dict__["spec"] = replace(spec, arguments=told)
     return whole
 
 
@@ -177,14 +240,22 @@ def _fitted(whole: Exits, workload: Workload) -> list[Tensor]:
     """Heads (P + 1, K) for all pieces but the last, on examples of train."""
     at, heads = sample(len(workload.train), EXAMPLES), []
     state, targets = workload.train.inputs[at], workload.train.targets[at]
-    for i in range(len(whole.members) - 1):
-        piece = whole.get_submodule(f"members.{i}")
-        state = state.reshape(-1, *piece.shape) if piece.shape else state  # type: ignore[misc]
-        state = torch.cat([piece.body(part) for part in state.split(1000)])  # type: ignore[operator]
-        x = torch.cat([piece.pool(state), torch.ones(len(state), 1)], dim=1)  # type: ignore[operator]
+    for piece in list(whole.members)[:-1]:
+        assert isinstance(piece, Piece)
+        made = [piece.made(part) for part in state.split(EVALUATION_BATCH)]
+        state = torch.cat([torch.cat(flat(states), dim=1) for states in made])
+        x = torch.cat([piece.pool(states[0]) for states in made])  # type: ignore[misc]
+        scale = x.square().mean().sqrt().clamp_min(1e-12)
+        x = torch.cat([x / scale, torch.ones(len(x), 1)], dim=1)
         start = torch.zeros(x.shape[1], whole.classes)
-        heads.append(fit(x, targets, torch.ones(1, len(x), dtype=torch.bool), start, PULL, start[None])[0])
+        found = fit(x, targets, torch.ones(1, len(x), dtype=torch.bool), start, PULL, start[None])[0]
+        heads.append(torch.cat([found[:-1] / scale, found[-1:]]))
     return heads
+
+
+def _head(inputs: int, hidden: int, classes: int) -> nn.Module:
+    """A linear layer, or two with ReLU between them, of zeros."""
+    return nn.Sequential(head(inputs, hidden), nn.ReLU(), head(hidden, classes)) if hidden else head(inputs, classes)
 
 
 def _bytes(heads: Sequence[Tensor]) -> int:

@@ -14,8 +14,9 @@ from modelopt_core import identity
 from modelopt_core.calibration import fit_temperature, tempered
 from modelopt_core.cascade.confidences import CONFIDENCES, stops
 from modelopt_core.cascade.cut import chosen, places
-from modelopt_core.cascade.exits import branched, settled
+from modelopt_core.cascade.exits import Exits, again, branched, fitted, settled
 from modelopt_core.cascade.graph import staged
+from modelopt_core.cascade.joint import drawn, trained
 from modelopt_core.composite import COMPOSITES, Call, Composite, classes, compose
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
@@ -140,7 +141,21 @@ class Cascade(Combine):
         (),
         max_length=16,
         title="Exits",
-        description="Layers behind which the model can be left; none: wherever it saves work.",
+        description="Layers behind which the model can be left, or `inputs`; none: behind each where it saves work.",
+    )
+    epochs: Annotated[int, When("stages", "exits")] = Field(
+        0,
+        ge=0,
+        le=1000,
+        title="Epochs",
+        description="Passes over train in which network and heads learn together; the last exit changes too. 0: the "
+        "network stays, and linear heads are fitted to it.",
+    )
+    hidden: Annotated[int, When("stages", "exits")] = Field(
+        64, ge=0, le=65536, title="Head", description="Units of a hidden layer in each head that is trained; 0: none."
+    )
+    lr: Annotated[float, When("stages", "exits")] = Field(
+        1e-3, gt=0, le=1e9, title="Learning rate", description="First step size of a training; falls to zero."
     )
 
     @field_validator("thresholds")
@@ -152,6 +167,18 @@ class Cascade(Combine):
                 f"Cascade: a threshold of {wrong[0]:g} is not allowed; thresholds are numbers ≥ 0 and ≤ 1"
             )
         return value
+
+    def lasts(self, workload: Workload) -> bool:
+        """Training does."""
+        return self.stages == "exits" and self.epochs > 0
+
+    @property
+    def lasting(self) -> Cascade:
+        """The training of exits; when an example leaves is decided afterwards."""
+        if self.stages == "models" or not self.epochs:
+            return self
+        told = ("threshold", "thresholds", "confidence", "calibrate")
+        return self.changed(**{name: type(self).model_fields[name].default for name in told})
 
     def limits(self, stages: int) -> tuple[float, ...]:
         """The thresholds of so many stages, (stages − 1,)."""
@@ -167,6 +194,8 @@ class Cascade(Combine):
         """How many stages these models give: themselves, or the exits of the last and its end."""
         if self.stages == "models":
             return len(models)
+        if isinstance(models[-1], Exits):
+            return len(models[-1].members)
         return len(chosen(places(models[-1], workload.example), self.exits, models[-1])) + 1
 
     def temperatures(self, models: Sequence[nn.Module], workload: Workload) -> tuple[float, ...]:
@@ -185,7 +214,7 @@ class Cascade(Combine):
         self, models: Sequence[nn.Module], workload: Workload, generator: torch.Generator, report: Report
     ) -> nn.Module:
         if self.stages == "exits":
-            return self._branched(models[-1], workload)
+            return self._left_early(models, workload, generator.initial_seed(), report)
         classes(models, workload.example, self.name)
         limits = self.limits(len(models))
         gates = [compose("gate", [model], confidence=self.confidence) for model in models]
@@ -195,8 +224,28 @@ class Cascade(Combine):
         whole.get_buffer("thresholds").copy_(torch.tensor(limits))
         return whole
 
-    def _branched(self, model: nn.Module, workload: Workload) -> nn.Module:
-        """Stages that share their work: exits from one model."""
-        whole = branched(model, workload, self.exits, self.confidence)
+    def _left_early(self, models: Sequence[nn.Module], workload: Workload, seed: int, report: Report) -> nn.Module:
+        """Stages that share their work: exits from the last model."""
+        if self == self.lasting:
+            whole = self._branched(models[-1], workload, seed, report)
+            key = identity.digest(
+                identity.key(models[-1]), self.epochs, self.hidden, self.lr, seed if self.epochs else ""
+            )
+        else:
+            found = self.lasting.apply(models, workload, seed=seed, report=report)
+            assert isinstance(found, Exits)
+            whole, key = again(found, (), self.confidence), identity.key(found)
         limits = self.limits(len(whole.members))
-        return settled(whole, identity.key(model), limits, self.temperatures(whole.parts, workload))
+        return settled(whole, key, limits, self.temperatures(whole.parts, workload))
+
+    def _branched(self, model: nn.Module, workload: Workload, seed: int, report: Report) -> Exits:
+        """The network with heads, fitted or trained; a model that has exits keeps its own."""
+        if isinstance(model, Exits):
+            whole = again(model, self.exits, self.confidence)
+        elif not self.epochs:
+            return fitted(model, workload, self.exits, self.confidence)
+        else:
+            whole = drawn(branched(model, workload, self.exits, self.confidence, self.hidden), seed)
+        if not self.epochs:
+            return whole
+        return trained(whole, workload, epochs=self.epochs, lr=self.lr, seed=seed, report=report)

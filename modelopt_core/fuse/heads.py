@@ -20,6 +20,7 @@ class Stacked(Composite):
     """The members' log-probabilities beside each other, and a head that was fitted to them."""
 
     called = "Fuse"
+    fitted_on = "val"
 
     def __init__(self, members: Sequence[nn.Module], classes: int) -> None:
         super().__init__()
@@ -62,6 +63,7 @@ class Joined(Composite):
     """Trunks whose features lie beside each other, and a head that reads them all."""
 
     called = "Fuse"
+    fitted_on = "val"
 
     def __init__(self, members: Sequence[nn.Module], classes: int) -> None:
         super().__init__()

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from modelopt_core import identity
+from modelopt_core.altered import Altered, Damaged
 from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.measure import stacked
-from modelopt_core.parts import Damaged
-from modelopt_core.pipeline.plan import Plan, Stage
+from modelopt_core.pipeline.plan import Plan, Stage, Way
 from modelopt_core.pipeline.step import Piped
 from modelopt_core.pipeline.walk import Kept, Rows, Walked, walk
 from modelopt_core.workload import Workload
@@ -29,7 +29,8 @@ SURE = 1e-6  # probability that an oracle leaves to what is not true, so that lo
 class Flow:
     """What happened to n examples. names: of the S stages; answers, scores: (n,); right: (S, n), did the stage do its
     own job; ran: (S, n), was it asked; lost: (n,), the first stage that was wrong about an example whose answer is
-    wrong, else −1; recovered: (n,), the same for those that came out right nevertheless; how: simulated with an oracle.
+    wrong, else −1; recovered: (n,), the same for those that came out right nevertheless; how: simulated with an oracle;
+    ways, way: (n,) in them, the maps that an example went through; known: (n,), was one of them the truth?
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,9 @@ class Flow:
     lost: Tensor
     recovered: Tensor
     how: str
+    ways: tuple[Way, ...]
+    way: Tensor
+    known: Tensor
 
     @property
     def score(self) -> Estimate:
@@ -66,13 +70,12 @@ def follow(
     device: str = "cpu",
 ) -> Flow:
     """What every stage does with a split. switches: stage -> `oracle`, which knows its truth, or `off`, which says
-    nothing: a judge passes all, a map leaves all as it is, a route and an expert are undecided.
+    nothing: a judge passes all, a map leaves all as it is, a route and an expert are undecided. The truth of a map is
+    what it was made for having been undone; where that was not done to the inputs, it leaves them.
     """
-    if not isinstance(whole, Piped):
-        name = getattr(whole, "called", type(whole).__name__)
-        raise ModelOptError(f"{name} has no stages to follow; give what Pipeline(…).apply made")
+    whole = staged(whole)
     plan, modes = whole.plan, _modes(whole.plan, switches or {})
-    kept = replace(_kept(whole, workload, split, runtime, device), limits=whole.limits)
+    kept = replace(_kept(whole, workload, split, modes, runtime, device), limits=whole.limits)
     walked, source = kept.go(modes)
     answers = walked.said.argmax(dim=1)
     scores = (answers == kept.labels).float()
@@ -89,18 +92,32 @@ def follow(
         lost=torch.where(scores < 1, first, -1),
         recovered=torch.where(scores < 1, -1, first),
         how="simulated" if "oracle" in modes.values() else "measured",
+        ways=source.ways,
+        way=source.way,
+        known=source.known,
     )
+
+
+def staged(whole: nn.Module) -> Piped:
+    """The pipeline that a model is; ModelOptError for any other."""
+    if not isinstance(whole, Piped):
+        name = getattr(whole, "called", type(whole).__name__)
+        raise ModelOptError(f"{name} has no stages to follow; give what Pipeline(…).apply made")
+    return whole
 
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """Of n examples: what the parts said, (P, n, k), what their models say of sound inputs, and the truth."""
+    """Of n examples: what the parts said, (P, n, k), and what of inputs that were undone by the truth, the truth, and
+    the stages that undo.
+    """
 
     plan: Plan
     said: Tensor
     sound: Tensor
     labels: Tensor
     harmed: Tensor
+    undo: frozenset[str]
     limits: tuple[float, float] = (0.5, 0.5)
 
     def truth(self, stage: Stage, group: int = 0) -> tuple[Tensor, int]:
@@ -125,40 +142,54 @@ class _Kept:
         return walk(self.plan, source, *self.limits), source
 
 
-def _kept(whole: Piped, workload: Workload, split: str, runtime: str, device: str) -> _Kept:
-    """What does not change with thresholds and switches, gathered once."""
+def undoing(plan: Plan, workload: Workload) -> frozenset[str]:
+    """The maps that were made for what was done to the inputs."""
+    how = workload.how if isinstance(workload, Altered) else None
+    able = {task.name for task in workload.subtasks if task.meets == how}
+    return frozenset(stage.name for stage in plan.stages if stage.kind == "map" and stage.name in able)
+
+
+def left(plan: Plan, way: Way, undo: frozenset[str]) -> Way:
+    """What of a way lies behind the last map that undid."""
+    places = [stage.member() for stage in plan.stages if stage.name in undo]
+    return way[1 + max((i for i, member in enumerate(way) if member in places), default=-1) :]
+
+
+def _kept(whole: Piped, workload: Workload, split: str, modes: Mapping[str, str], runtime: str, device: str) -> _Kept:
+    """What does not change with thresholds and hardly with switches, gathered once."""
+    undo = undoing(whole.plan, workload)
+    maps = [stage.name for stage in whole.plan.stages if stage.kind == "map"]
+    plan = replace(whole.plan, loose=any(name not in undo or modes[name] == "off" for name in maps))
 
     def make() -> _Kept:
-        plan, labels, how = whole.plan, workload.split(split).targets, {"runtime": runtime, "device": device}
-        said = sound = stacked(whole.parts, workload, split, **how)
-        harmed = torch.zeros(len(labels), dtype=torch.bool)
-        if any(stage.kind == "map" for stage in plan.stages):
-            bare, clean = [whole.members[member] for member, _ in plan.parts], workload
-            if isinstance(workload, Damaged):
-                clean, harmed = workload.whole, workload.harmed[split]
-            sound = stacked(bare, clean, split, **how)[:, : len(labels)]
-        return _Kept(plan, said, sound, labels, harmed)
+        labels, how = workload.split(split).targets, {"runtime": runtime, "device": device}
+        said = sound = stacked([whole.behind(way, m) for m, way in plan.parts], workload, split, **how)
+        harmed = workload.harmed[split] if isinstance(workload, Damaged) else torch.zeros(len(labels), dtype=torch.bool)
+        if undo and isinstance(workload, Altered):
+            behind = [whole.behind(left(plan, way, undo), m) for m, way in plan.parts]
+            sound = stacked(behind, workload.whole, split, **how)[:, : len(labels)]
+        return _Kept(plan, said, sound, labels, harmed, undo)
 
     keys = [identity.key(model) for model in whole.members]
-    key = ("followed", *keys, whole.plan.text, workload.data_hash, split, runtime, device, identity.CODE_VERSION)
+    key = ("followed", *keys, plan.text, plan.parts, workload.data_hash, split, runtime, device, identity.CODE_VERSION)
     return STORE.get(key, make, lambda kept: kept.said.nbytes + kept.sound.nbytes)
 
 
 class _Switched(Kept):
-    """What was said, but of stages that know the truth or say nothing."""
+    """What was said, but of stages that know the truth or say nothing. known: (n,), did a map know it?"""
 
     def __init__(self, kept: _Kept, modes: Mapping[str, str]) -> None:
         super().__init__(kept.plan, kept.said)
-        self.kept, self.modes, self.clean = kept, modes, torch.zeros_like(kept.harmed)
+        self.kept, self.modes, self.known = kept, modes, torch.zeros_like(kept.harmed)
 
     def ask(self, stage: Stage, rows: Rows, group: int = 0) -> Tensor:
         mode = self.modes[stage.name]
         if mode == "model":
             said = super().ask(stage, rows, group)
-            if "oracle" not in self.modes.values() or not bool(self.clean.any()):
+            if "oracle" not in self.modes.values() or not bool(self.known.any()):
                 return said
-            bare = self._bare(stage.member(group))
-            return torch.where(self.clean[rows, None], self.kept.sound[bare, rows, : said.shape[1]], said)
+            sound = self.look_up(self.kept.sound, stage.member(group), rows)
+            return torch.where(self.known[rows, None], sound, said)
         self.ran[stage.member(group), rows] = 1
         place, k = self.kept.truth(stage, group)
         place = place[rows]
@@ -172,15 +203,11 @@ class _Switched(Kept):
         return torch.where(place[:, None] < 0, undecided, told)
 
     def mend(self, stage: Stage, rows: Rows) -> None:
-        mode = self.modes[stage.name]
+        mode, undoes = self.modes[stage.name], stage.name in self.kept.undo
         self.ran[stage.member(), rows] = 1
-        if mode == "model":
+        if mode == "model" or (mode == "oracle" and undoes):
             super().mend(stage, rows)
-        self.clean[rows] |= mode == "oracle"
-
-    def _bare(self, member: int) -> int:
-        """A part of this model; `sound` has what it says of sound inputs at each of them."""
-        return next(place for (m, _), place in self.places.items() if m == member)
+        self.known[rows] |= mode == "oracle" and undoes
 
 
 def _right(stage: Stage, modes: Mapping[str, str], kept: _Kept, walked: Walked, source: Kept, scores: Tensor) -> Tensor:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto
 
+from modelopt_core import boxes
 from modelopt_core.branches import Sheet, finished
 from modelopt_core.pipeline.plan import Groups, Plan, Stage
+from modelopt_core.pipeline.walk import is_box
 
 THRESHOLD, SUSPICION = 0, 1  # places in the thresholds
 
@@ -42,13 +45,30 @@ def _mended(sheet: Sheet, member: int, source: str, flagged: str, kind: int) -> 
 
 
 def _remade(sheet: Sheet, member: int, source: str) -> str:
-    """`walk.remade`: pixels in one row get the shape of what the map took."""
+    """`walk.remade`: pixels in one row get the shape of what the map took; of a box, what lies in it is cut out."""
     made, ends = sheet.call(member, source), sheet.models[member].graph
-    ranks = [len(end.type.tensor_type.shape.dim) for end in (ends.input[0], ends.output[0])]
-    if ranks[0] == ranks[1]:
+    took, put = ([d.dim_value for d in end.type.tensor_type.shape.dim] for end in (ends.input[0], ends.output[0]))
+    if len(took) == len(put):
         return made
+    if is_box(torch.empty(1, *put[1:]), torch.empty(1, *took[1:])):
+        return _cropped(sheet, made, source, *took[2:])
     held = sheet.add("Clip", made, sheet.constant(0, np.float32), sheet.constant(1, np.float32))
     return sheet.add("Reshape", held, sheet.add("Shape", source))
+
+
+def _cropped(sheet: Sheet, found: str, source: str, h: int, w: int) -> str:
+    """`boxes.crop` of boxes (b, 3) no larger than the whole, from (b, c, h, w)."""
+    sides = []
+    for place, pixels in enumerate((h, w)):
+        scale = np.zeros((boxes.NUMBERS, pixels))
+        scale[place], scale[-1] = pixels, pixels * boxes.grid(pixels).numpy()
+        at = sheet.add("MatMul", found, sheet.constant(scale, np.float32))  # (b, pixels), half a pixel too far
+        across = (1, pixels) if place else (pixels, 1)  # of the new pixels; those of the picture lie along the other
+        at = sheet.add("Reshape", at, sheet.constant((-1, 1, *across)))
+        middles = sheet.constant((np.arange(pixels) + 0.5).reshape(across[::-1]), np.float32)
+        away = sheet.add("Abs", sheet.add("Sub", at, middles))
+        sides.append(sheet.add("Relu", sheet.add("Sub", sheet.constant(1, np.float32), away)))
+    return sheet.add("MatMul", sheet.add("MatMul", sides[0], source), sides[1])
 
 
 def _coarse(sheet: Sheet, said: str, groups: Groups, model: onnx.ModelProto) -> str:

@@ -47,9 +47,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages in order; the last answers. ModelOptError where no input could find its way through."""
+    """The stages in order; the last answers. ModelOptError where no input could find its way through.
+
+    loose: any map may be left out, as where it is switched off.
+    """
 
     stages: tuple[Stage, ...]
+    loose: bool = False
 
     def __post_init__(self) -> None:
         kinds = [stage.kind for stage in self.stages]
@@ -89,7 +93,7 @@ class Plan:
             found.append((stage, ways))
             if stage.kind == "map":
                 mended = tuple((*way, stage.member()) for way in ways)
-                ways = (*ways, *mended) if judged else mended
+                ways = (*ways, *mended) if judged or self.loose else mended
             judged = stage.kind == "judge" or (judged and stage.kind != "map")
         return found
 
@@ -131,19 +135,22 @@ def wired(names: Sequence[str], workload: Workload, models: int) -> Plan:
 
 
 def chains(workload: Workload) -> list[tuple[str, ...]]:
-    """Every row of two subtasks or more that can be wired, none twice in it; the shortest first."""
+    """Every row of two subtasks or more that can be wired, none twice in it, the shortest first.
+
+    No row has two maps: each undoes one alteration, and inputs are altered in one way.
+    """
     found: list[tuple[str, ...]] = []
-    open_ends: list[tuple[tuple[str, ...], str]] = [((), workload.modality)]
+    open_ends: list[tuple[tuple[Subtask, ...], str]] = [((), workload.modality)]
     while open_ends:
-        names, gives = open_ends.pop(0)
+        before, gives = open_ends.pop(0)
         for task in workload.subtasks:
-            if task.takes != gives or task.name in names:
+            chain = (*before, task)
+            if task.takes != gives or task in before or [one.kind for one in chain].count("map") > 1:
                 continue
-            chain = (*names, task.name)
             if task.gives != END:
                 open_ends.append((chain, task.gives))
             elif len(chain) > 1:
-                found.append(chain)
+                found.append(tuple(one.name for one in chain))
     return found
 
 

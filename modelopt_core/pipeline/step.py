@@ -17,7 +17,7 @@ from modelopt_core.events import Report
 from modelopt_core.pipeline.graph import piped
 from modelopt_core.pipeline.plan import Plan, Stage, parse, wired
 from modelopt_core.pipeline.single import single
-from modelopt_core.pipeline.walk import Kept, Live, remade, walk
+from modelopt_core.pipeline.walk import Kept, Live, is_box, remade, walk
 from modelopt_core.step import STEPS, Combine, Knob
 from modelopt_core.subtask import Subtask
 from modelopt_core.workload import Workload
@@ -78,13 +78,14 @@ class Piped(Composite):
     @property
     def parts(self) -> list[nn.Module]:
         """Every model behind every chain of maps that may stand before it."""
-        return [self._behind(way, member) for member, way in self.plan.parts]
+        return [self.behind(way, member) for member, way in self.plan.parts]
 
     @property
     def working(self) -> list[nn.Module]:
         return list(self.members)
 
-    def _behind(self, way: Sequence[int], member: int) -> nn.Module:
+    def behind(self, way: Sequence[int], member: int) -> nn.Module:
+        """A model behind these maps."""
         models = [self.members[place] for place in (*way, member)]
         if not way:
             return models[0]
@@ -182,7 +183,8 @@ def _answers(who: str, stage: Stage, task: Subtask, at: int, found: Tensor, work
     labels = len(workload.labels)
     own = len(stage.groups[at]) if len(stage.members) > 1 else len(task.labels) if stage.kind != "answer" else labels
     if stage.kind == "map":
-        if task.gives == workload.modality and found[0].numel() != workload.example[0].numel():
+        fits = found[0].numel() == workload.example[0].numel() or is_box(found, workload.example)
+        if task.gives == workload.modality and not fits:
             raise ModelOptError(
                 f"the model of stage {who!r} puts out {found[0].numel()} numbers, an {task.gives} has "
                 f"{workload.example[0].numel()}; choose a model that gives {task.gives}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modelopt_core import boxes
 from modelopt_core.composite import Call
 from modelopt_core.pipeline.plan import Plan, Stage
 
@@ -89,8 +90,17 @@ def fine(said: Tensor, labels: Tensor) -> Tensor:
 
 
 def remade(made: Tensor, of: Tensor) -> Tensor:
-    """What a map put out, as inputs: pixels in one row (n, pixels) get the shape of what it took, held in [0, 1]."""
-    return made if made.dim() == of.dim() else made.clamp(0, 1).reshape(of.shape)
+    """What a map put out, as inputs: pixels in one row (n, pixels) get the shape of what it took, held in [0, 1]; of
+    boxes (n, 3) what lies in them is cut out.
+    """
+    if made.dim() == of.dim():
+        return made
+    return boxes.crop(of, made) if is_box(made, of) else made.clamp(0, 1).reshape(of.shape)
+
+
+def is_box(made: Tensor, of: Tensor) -> bool:
+    """Does a map say where to look, (n, 3), of pictures (n, c, h, w)?"""
+    return of.dim() == 4 and made.shape[1:] == (boxes.NUMBERS,) != (of.shape[1:].numel(),)
 
 
 class Live(Source):
@@ -124,12 +134,16 @@ class Kept(Source):
     def ask(self, stage: Stage, rows: Rows, group: int = 0) -> Tensor:
         member = stage.member(group)
         self.ran[member, rows] = 1
+        return self.look_up(self.said, member, rows)
+
+    def look_up(self, said: Tensor, member: int, rows: Rows) -> Tensor:
+        """Of what the parts have said (P, n, k), what this model has of the examples as they are now."""
         places = [self.places.get((member, way), -1) for way in self.ways]
         known = [place for place in places if place >= 0]
         if len(known) == 1:
-            return self.said[known[0], rows, : self.widths[known[0]]]
+            return said[known[0], rows, : self.widths[known[0]]]
         at = torch.arange(len(self.way))[rows]
-        return self.said[torch.tensor(places)[self.way[rows]], at, : self.widths[known[0]]]
+        return said[torch.tensor(places)[self.way[rows]], at, : self.widths[known[0]]]
 
     def mend(self, stage: Stage, rows: Rows) -> None:
         member = stage.member()

@@ -15,10 +15,10 @@ import torch
 
 from modelopt_core import atomic
 from modelopt_core.assets import user_folder
-from modelopt_core.augment import shift, speckle
+from modelopt_core.augment import scatter, shift, speckle
 from modelopt_core.errors import DataMissing
 from modelopt_core.events import Progress, Report, silent
-from modelopt_core.subtask import Subtask, repairing, sorting
+from modelopt_core.subtask import Subtask, locating, repairing, sorting
 from modelopt_core.torchvision_cpu import import_torchvision
 from modelopt_core.workload import WORKLOADS, Classification, Split
 
@@ -77,9 +77,11 @@ def mnist(seed: int = 0) -> Classification:
         data_hash=hashlib.sha256(f"{sorted(MD5.items())}{VAL}{seed}".encode()).hexdigest(),
         augment=partial(shift, pixels=1),
         damage=speckle,
+        scatter=scatter,
         subtasks=(
             *sorting("image", LABELS, GROUPS, "Sorts digits into groups that look alike."),
             *repairing("image"),
+            locating("image"),
             READ,
         ),
         note="70,000 handwritten digits of 28×28 pixels; 10,000 of the training images serve as val.",

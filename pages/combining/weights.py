@@ -29,14 +29,15 @@ FINEST = 1e-12  # nats: nearer than this is what rounding leaves
 def settle(here: Bench) -> None:
     """As many weights as members, and a member that the Dial turns."""
     state, n = st.session_state, len(pool.current("Ensemble", here))
-    address.take("dial", DIAL, lambda text: _place(text, n))
+    address.take("dial", DIAL, lambda text: place(text, n))
     if state.get(WEIGHTS) and len(state[WEIGHTS]) != n:
         state[WEIGHTS] = ()
     if not state.get(DIAL) or int(state[DIAL]) > n:
         state[DIAL] = 1
 
 
-def _place(text: str, n: int) -> int:
+def place(text: str, n: int) -> int:
+    """The number of a member, 1 … n, as a link says it."""
     if text not in (places := [str(i + 1) for i in range(n)]):
         raise unknown("member for the dial", text, places)
     return int(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 
 import streamlit as st
@@ -12,27 +13,31 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.fuse import alike, learned
 from modelopt_core.step import Knob
-from pages.combining.weights import shared_out
-from pages.shared import controls, pool, work
+from pages.combining.weights import place, shared_out
+from pages.shared import address, controls, pool, work
 from pages.shared.bench import Bench
 from pages.shared.handle import Handle
 from pages.shared.setting import Setting
 
 OF, WEIGHTS, SELECT, SCALE, STRENGTHS = (f"Fuse.{name}" for name in ("of", "weights", "select", "scale", "strengths"))
+DIAL = "Fuse.dial"
 BETWEEN = Knob(0.0, 1.0, 0.02, "t")
 FARTHER = Knob(0.0, 2.0, 0.05, "λ")
 PULL = Knob(-4.0, 1.0, 0.25, "lg λ")
 
 
 def settle(here: Bench) -> None:
-    """As many weights as networks that are merged."""
-    state = st.session_state
-    if state.get(WEIGHTS) and len(state[WEIGHTS]) != _merged(here):
+    """As many weights as networks that are merged, and a member among them that the Dial turns: the last, if unsaid."""
+    state, n = st.session_state, _merged(here)
+    address.take("dial", DIAL, lambda text: place(text, n))
+    if state.get(WEIGHTS) and len(state[WEIGHTS]) != n:
         state[WEIGHTS] = ()
+    if (state.get(DIAL) or n) >= n:
+        state[DIAL] = None
 
 
 def turn(step: mo.Fuse, here: Bench) -> Handle:
-    """Of weights the last network's share or, from a base, the scale; of outputs and features the pull."""
+    """Of weights one network's share or, from a base, the scale; of outputs and features the pull."""
     if step.of != "weights":
         return _pull(step, here)
     return _scale(step) if mo.MERGES[step.merge]["needs_base"] else _share(step, here)
@@ -41,20 +46,28 @@ def turn(step: mo.Fuse, here: Bench) -> Handle:
 def _share(step: mo.Fuse, here: Bench) -> Handle:
     members = pool.current("Fuse", here)
     n, names = len(members), pool.names(members)
+    turned = _turned(n)
     weights = step.weights or (1.0,) * n
     with suppress(ModelOptError):  # the cards say it
         weights = step.shares(pool.models(members, here), here.workload)
     weights = tuple(w / sum(weights) for w in weights)
 
     def at(value: float) -> mo.Fuse:
-        return step.changed(select="all", weights=shared_out(weights, n - 1, value))
+        return step.changed(select="all", weights=shared_out(weights, turned, value))
 
     def keep(value: float) -> None:
         st.session_state[WEIGHTS] = at(min(1.0, max(0.0, value))).weights
         st.session_state[SELECT] = "all"
 
-    about = f"0 is {names[0] if n == 2 else 'the others'}, 1 is {names[-1]}."
-    return Handle(f"share of {names[-1]}", BETWEEN, f"Share of {names[-1]}", about, round(weights[-1], 2), at, keep)
+    name = names[turned]
+    about = f"0 is {names[0] if n == 2 else 'the others'}, 1 is {name}."
+    unit = "" if n == 2 else f"for {name}"
+    return Handle(f"share of {name}", BETWEEN, f"Share of {name}", about, round(weights[turned], 2), at, keep, unit)
+
+
+def _turned(n: int) -> int:
+    """Whose share the Dial turns, 0 … n − 1; between two networks it goes from the first to the last."""
+    return int(st.session_state.get(DIAL) or n) - 1 if n > 2 else n - 1
 
 
 def _scale(step: mo.Fuse) -> Handle:
@@ -99,11 +112,14 @@ def reference(setting: Setting) -> tuple[Estimate, str] | None:
 
 
 def strip(setting: Setting) -> None:
-    """Where weights can't be merged: what can be done instead."""
-    if setting.step.of != "weights":
+    """Whose share the Dial turns, where there are more than two; where weights can't be merged, what can be done."""
+    step, members = setting.step, setting.members
+    if step.of != "weights":
         return
     try:
-        alike(pool.models(setting.members, setting.bench))
+        alike(pool.models(members, setting.bench))
+        if len(members) > 2 and not mo.MERGES[step.merge]["needs_base"]:
+            _choose(pool.names(members))
     except ModelOptError:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.html('<p class="mo-foot">These members differ in architecture: there is no straight line between them. '
@@ -111,6 +127,23 @@ def strip(setting: Setting) -> None:
             for of in ("outputs", "features"):
                 st.button(f"Fuse {of}", on_click=fuse, args=(of,), key=f"Fuse.instead.{of}",
                           type="primary" if of == "outputs" else "secondary")  # fmt: skip
+
+
+def _choose(names: Sequence[str]) -> None:
+    """The member that the Dial turns."""
+    key = f"{DIAL}.choice"
+    st.session_state[key] = _turned(len(names))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html('<p class="mo-foot">The Dial turns the share of</p>', width="content")
+        st.selectbox("Share that the Dial turns", range(len(names)), format_func=lambda at: names[at], key=key,
+                     on_change=_turn, args=(key,), width=200, label_visibility="collapsed")  # fmt: skip
+        st.html('<p class="mo-foot">The others share the rest in proportion.</p>', width="content")
+
+
+def _turn(key: str) -> None:
+    """Callback: the Dial turns another member from now on."""
+    st.session_state[DIAL] = st.session_state[key] + 1
+    st.rerun()
 
 
 def fuse(of: str) -> None:
