@@ -55,14 +55,14 @@ def fit_temperature(said: Tensor, targets: Tensor) -> float:
     Newton's method in 1 / T, where the loss is convex: slope E[log p] − log p of the truth, curvature Var[log p].
     Source: Guo et al., On Calibration of Modern Neural Networks, arXiv 1706.04599, sec. 4.2.
     """
-    said = said.double()
-    truth = said.gather(1, targets[:, None])[:, 0]  # (N,)
+    said = said.double().t().contiguous()  # (K, N): classes first, sums over them are fast
+    truth = said.gather(0, targets[None])[0]  # (N,)
     low, high, cold = 1 / HIGHEST, 1 / LOWEST, 1.0  # of 1 / T
     for _ in range(STEPS):
-        p = torch.softmax(cold * said, dim=1)
-        expected = (p * said).sum(dim=1)
+        p = torch.softmax(cold * said, dim=0)
+        expected = (p * said).sum(dim=0)
         slope = float((expected - truth).mean())
-        curvature = float(((p * said.square()).sum(dim=1) - expected.square()).mean())
+        curvature = float(((p * said.square()).sum(dim=0) - expected.square()).mean())
         low, high = (low, cold) if slope > 0 else (cold, high)
         step = cold - slope / curvature if curvature > 0 else 0.0
         before, cold = cold, step if low < step < high else (low + high) / 2
@@ -93,4 +93,5 @@ def calibrated(said: Tensor, targets: Tensor) -> Calibrated:
 
 def tempered(said: Tensor, temperature: float) -> Tensor:
     """Log-probabilities (…, K) at another temperature: flatter above 1, sharper below; the answers stay."""
-    return torch.log_softmax(said / temperature, dim=-1)
+    by_class = (said / temperature).movedim(-1, 0).contiguous()  # classes first: sums over them are fast
+    return torch.log_softmax(by_class, dim=0).movedim(0, -1)
