@@ -192,6 +192,12 @@ class Cascade(Combine):
             )
         return self.thresholds or (self.threshold,) * (stages - 1)
 
+    def offered(self, models: Sequence[nn.Module], workload: Workload) -> tuple[str, ...]:
+        """What `exits` may name for these models: layers of the last, or `inputs`; its own where it has exits."""
+        if isinstance(models[-1], Exits):
+            return models[-1].layers
+        return tuple(place.layer for place in places(models[-1], workload.example))
+
     def ways(self, models: Sequence[nn.Module], workload: Workload) -> int:
         """How many stages these models give: themselves, or the exits of the last and its end."""
         if self.stages == "models":
