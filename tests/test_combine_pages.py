@@ -200,6 +200,21 @@ def test_exits_of_one_network_are_stages(root: Any, calibrate: str) -> None:
     assert app.session_state["Cascade.thresholds"] == ()
 
 
+def test_exits_are_chosen_and_trained_by_a_job(root: Any) -> None:
+    app = open_page(root, "cascade", stages="exits", thresholds="0.5,0.6")
+    exits = app.multiselect("Cascade.exits.select")
+    assert exits.options == ["inputs", "conv1", "conv2"]
+    exits.set_value(["conv1"]).run()
+    assert app.query_params["exits"] == "conv1"
+    assert "thresholds" not in app.query_params
+    assert [n.label for n in app.number_input if n.label in ("Epochs", "Head")] == ["Epochs"]
+    app.number_input("Cascade.epochs").set_value(2).run()
+    assert "Head" in [n.label for n in app.number_input]
+    assert "Run" in [button.label for button in app.button], "no page trains"
+    assert not app.exception
+    assert lines(app) == []
+
+
 def test_a_network_without_exits_says_so(root: Any) -> None:
     app = open_page(root, "cascade", workload="mnist", stages="exits", members="lenet300,mlp30")
     assert not app.exception
