@@ -15,10 +15,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from modelopt_core import parts as subtasks
 from modelopt_core import workloads  # noqa: F401  importing it registers them
 from modelopt_core.errors import DataMissing
 from modelopt_core.events import Progress
-from modelopt_core.parts import part
 from modelopt_core.workload import SPLITS, WORKLOADS, Workload, workload
 from modelopt_core.workloads import docstrings as text
 from modelopt_core.workloads import mnist as images
@@ -229,7 +229,7 @@ def test_docstrings_are_masked_distinct_and_split_by_module() -> None:
     assert not modules[0] & modules[1]
     assert not modules[0] & modules[2]
     assert not modules[1] & modules[2]
-    for whole in (w, part(w, "groups"), part(w, "experts/1")):
+    for whole in (w, subtasks.part(w, "groups"), subtasks.part(w, "experts/1")):
         clusters, ids = whole.val.clusters, map(str, whole.val.ids)
         assert clusters is not None
         pairs = set(zip(clusters.tolist(), (name.rsplit(":", 1)[0] for name in ids), strict=True))
