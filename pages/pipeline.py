@@ -2,7 +2,7 @@
 
 import modelopt_core as mo
 from modelopt_core.measure import Measurement
-from pages.combining import chain, composed, errors
+from pages.combining import chain, composed, errors, pictures
 from pages.shared import frame
 
 
@@ -18,12 +18,14 @@ frame.page(
         question="How sure must the first stage be? Where along the way is most lost?",
         note=note,
         aside=("suspicion",),
+        idle=chain.idle,
         pool=dict.fromkeys(("digits", "mnist"), ("groups", "expert-1", "expert-2", "expert-3")),
         choose=chain.choose,
         on=chain.on,
         settle=chain.settle,
         turn=chain.turn,
         extra=("switches", "inputs"),
+        shown=pictures.built,
         tabs={"Stages": composed.draw, "Errors": errors.draw, "Lost": errors.lost},
         order=("Stages", "Errors", "Lost"),
     )

@@ -96,7 +96,7 @@ def test_stages_models_switches_and_undo(root: Any) -> None:
     first = card(app)
     app.button("Pipeline.chain.1").click().run()
     assert app.session_state["Pipeline.stages"] == ("quality", "repair", "digit")
-    assert app.query_params["inputs"] == "half damaged", "a judge meets damage"
+    assert app.query_params["inputs"] == "half damaged", "what the stages are made for"
     assert "damaged (simulated)" in " ".join(h.value for h in app.html)
     app.button("undo").click().run()
     assert card(app) == first
@@ -148,3 +148,27 @@ def test_lost_examples_by_stage(root: Any) -> None:
     app.toggle("Pipeline.recovered").set_value(True).run()
     assert not app.exception
     assert told() != every
+
+
+def test_only_fields_that_matter_are_shown(root: Any) -> None:
+    """Suspicion: nowhere without a judge, on the Dial with a judge alone, behind More beside a route."""
+    for link, shown in (({}, False), ({"stages": "quality,repair,digit"}, False), ({"stages": MENDING}, True)):
+        app = open_page(root, "pipeline", **link)
+        assert not app.exception
+        assert ("Pipeline.suspicion" in {box.key for box in app.number_input}) == shown
+
+
+@pytest.mark.mnist
+def test_a_detector_and_what_it_cut_out(root: Any) -> None:
+    app = open_page(root, "pipeline", workload="mnist", stages="locate,digit", inputs="scattered")
+    app.session_state["tabs-Pipeline-tune"] = "Lost"
+    app.run()
+    assert not app.exception
+    assert app.query_params["members"] == "locate,article"
+    text = " ".join(h.value for h in app.html)
+    assert "MNIST, scattered (simulated)" in text
+    assert "No stage sorts or judges here" in text
+    cell = next(h.value for h in app.html if 'class="mo-seen"' in h.value)
+    assert 'class="mo-found"' in cell
+    assert 'class="mo-true"' in cell
+    assert "what the last stage was given of example" in cell

@@ -16,7 +16,7 @@ from modelopt_core.altered import Scattered
 from modelopt_core.augment import scatter
 from modelopt_core.boxes import crop
 from modelopt_core.models import build
-from modelopt_core.pipeline import chains, follow, seen
+from modelopt_core.pipeline import Seen, chains, follow, seen
 from modelopt_core.pipeline.step import Piped
 from modelopt_core.pipeline.walk import is_box, remade
 from modelopt_core.spec import Spec
@@ -145,3 +145,14 @@ def test_a_box_is_handed_on_by_stages_in_python(data: Scattered, locator: nn.Mod
         return mo.compile(whole, data)(x)
 
     torch.testing.assert_close(torch.cat([one(x) for x in data.val.inputs[:5].split(1)]), kept, atol=2e-3, rtol=1e-3)
+
+
+def test_outlines_by_hand() -> None:
+    """In the middle, half as large; the true one in a corner; of the second nothing is known."""
+    none = [torch.nan] * 3
+    found = Seen(
+        torch.zeros(2, 1, 4, 4), torch.tensor([[0.5, 0.5, 0.5], none]), torch.tensor([[0.25, 0.75, 0.5], none])
+    )
+    assert found.outlines(0) == [("true", (0.0, 0.5, 0.5)), ("found", (0.25, 0.25, 0.5))]
+    assert found.overlap(0) == pytest.approx(1 / 7)
+    assert (found.outlines(1), found.overlap(1)) == ([], None)

@@ -73,9 +73,7 @@ def follow(
     nothing: a judge passes all, a map leaves all as it is, a route and an expert are undecided. The truth of a map is
     what it was made for having been undone; where that was not done to the inputs, it leaves them.
     """
-    if not isinstance(whole, Piped):
-        name = getattr(whole, "called", type(whole).__name__)
-        raise ModelOptError(f"{name} has no stages to follow; give what Pipeline(…).apply made")
+    whole = staged(whole)
     plan, modes = whole.plan, _modes(whole.plan, switches or {})
     kept = replace(_kept(whole, workload, split, modes, runtime, device), limits=whole.limits)
     walked, source = kept.go(modes)
@@ -98,6 +96,14 @@ def follow(
         way=source.way,
         known=source.known,
     )
+
+
+def staged(whole: nn.Module) -> Piped:
+    """The pipeline that a model is; ModelOptError for any other."""
+    if not isinstance(whole, Piped):
+        name = getattr(whole, "called", type(whole).__name__)
+        raise ModelOptError(f"{name} has no stages to follow; give what Pipeline(…).apply made")
+    return whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 import modelopt_core as mo
+from modelopt_core.altered import alterations, altered
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.pipeline import SWITCHES, chains
 from modelopt_core.subtask import Subtask
@@ -18,7 +19,9 @@ from pages.shared.bench import Bench, load_workload
 from pages.shared.pin import Pin
 
 STAGES, MEMBERS, SWITCHED, INPUTS = (f"Pipeline.{name}" for name in ("stages", "members", "switches", "inputs"))
-SOUND, DAMAGED = "inputs as they are", "half damaged"
+ALTERED = {"": "inputs as they are", "damage": "half damaged", "scatter": "scattered"}  # on the screen and in links
+DECIDES = {"route": "threshold", "judge": "suspicion"}  # which field says how sure a kind of stage must be
+UNTURNED = "No stage sorts or judges here: the Dial changes nothing."
 FEWER = (8, 4)  # bits of a stage's model on offer
 ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -26,10 +29,10 @@ ARROW = "\N{RIGHTWARDS ARROW}"
 def settle(here: Bench) -> None:
     """Stages that the workload has, models that do their jobs, switches of these stages."""
     state, known = st.session_state, [task.name for task in here.workload.subtasks]
-    address.take("inputs", INPUTS, lambda text: _one_of("inputs", text, (SOUND, DAMAGED)))
+    address.take("inputs", INPUTS, lambda text: _one_of("inputs", text, tuple(ALTERED.values())))
     address.take("switches", SWITCHED, lambda text: tuple(_pair(part, known) for part in text.split(",")))
-    if not here.workload.damage or state.get(INPUTS) not in (SOUND, DAMAGED):
-        state[INPUTS] = SOUND
+    if state.get(INPUTS) not in _inputs(here):
+        state[INPUTS] = ALTERED[""]
     if any(name not in known for name in state[STAGES]):
         state[STAGES] = mo.Pipeline.model_fields["stages"].default
     state[SWITCHED] = tuple(pair for pair in state.get(SWITCHED, ()) if pair[0] in state[STAGES])
@@ -43,18 +46,35 @@ def settle(here: Bench) -> None:
 
 def on(here: Bench) -> Bench:
     """The bench with the inputs that the pipeline meets."""
-    return replace(here, workload=_damaged(here.workload.name)) if st.session_state[INPUTS] == DAMAGED else here
+    how = _inputs(here)[st.session_state[INPUTS]]
+    return replace(here, workload=_altered(here.workload.name, how)) if how else here
 
 
-@st.cache_resource(show_spinner="Damaging half of the inputs …")
-def _damaged(name: str) -> Any:
-    return mo.damaged(load_workload(name))
+@st.cache_resource(show_spinner="Altering the inputs …")
+def _altered(name: str, how: str) -> Any:
+    return altered(load_workload(name), how)
+
+
+def _inputs(here: Bench) -> dict[str, str]:
+    """What the workload's inputs may be, on the screen -> how that is altered."""
+    return {ALTERED[how]: how for how in ("", *alterations(here.workload))}
 
 
 def turn(step: mo.Pipeline, here: Bench) -> handle.Handle:
     """The Dial turns how sure the sorting must be; without a sorting stage, how suspicious the judge."""
-    kinds = [here.workload.subtask(name).kind for name in step.stages]
-    return handle.of_field(step, "suspicion" if "judge" in kinds and "route" not in kinds else "threshold")
+    kinds = _kinds(here)
+    found = handle.of_field(step, "suspicion" if "judge" in kinds and "route" not in kinds else "threshold")
+    return found if kinds & DECIDES.keys() else replace(found, about=f"{UNTURNED} {found.about}")
+
+
+def idle(here: Bench) -> set[str]:
+    """Fields that mean nothing to these stages, or stand on the Dial."""
+    kinds = _kinds(here)
+    return {field for kind, field in DECIDES.items() if kind not in kinds or len(kinds & DECIDES.keys()) == 1}
+
+
+def _kinds(here: Bench) -> set[str]:
+    return {here.workload.subtask(name).kind for name in st.session_state[STAGES]}
 
 
 def seats(here: Bench) -> Iterator[tuple[Subtask, int]]:
@@ -74,8 +94,8 @@ def choose(page: str, here: Bench) -> None:
     )  # fmt: skip
     st.html(f'<p class="mo-foot">{_wires(here)}</p>')
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if here.workload.damage:
-            st.segmented_control("Inputs", [SOUND, DAMAGED], key=INPUTS, required=True, persist_state="session",
+        if len(inputs := _inputs(here)) > 1:
+            st.segmented_control("Inputs", list(inputs), key=INPUTS, required=True, persist_state="session",
                                  label_visibility="collapsed")  # fmt: skip
         with st.popover("Ready-made", icon=":material/route:", help="Every row of stages that can be wired."):
             for at, chain in enumerate(chains(here.workload)):
@@ -91,19 +111,19 @@ def _wires(here: Bench) -> str:
         wrong = "" if task.takes == given else f" ≠ {escape(task.takes)}"
         told.append(f"{wrong} {ARROW} <b>{escape(name)}</b> {ARROW} {escape(task.gives)}")
         given = task.gives
-    return "".join(told)
+    return "".join(told) + ("" if _kinds(here) & DECIDES.keys() else f"<br>{UNTURNED}")
 
 
 def take(here: Bench, chain: Sequence[str]) -> None:
-    """Callback: these stages, with the models that come with them; a judge meets damaged inputs."""
+    """Callback: these stages, with the models that come with them, on inputs altered as the stages are made for."""
     state = st.session_state
     kept = {
         (task.name, at): member for (task, at), member in zip(seats(here), pool.current("Pipeline", here), strict=True)
     }
     state[STAGES] = tuple(chain)
     state[MEMBERS] = pool.text([kept.get((task.name, at)) or Pin(_own(task, at), ()) for task, at in seats(here)])
-    if here.workload.damage:
-        state[INPUTS] = DAMAGED if any(here.workload.subtask(name).kind == "judge" for name in chain) else SOUND
+    meets = next(filter(None, (here.workload.subtask(name).meets for name in chain)), "")
+    state[INPUTS] = ALTERED[meets]
 
 
 def _chosen(here: Bench, widget: str) -> None:

@@ -7,8 +7,8 @@ from html import escape
 import streamlit as st
 
 from modelopt_core.pipeline import Flow
-from pages.combining import composed
-from pages.shared import charts, examples, units
+from pages.combining import composed, pictures
+from pages.shared import charts, units
 from pages.shared.trial import Trial
 
 MOST = 36
@@ -31,7 +31,7 @@ def draw(trial: Trial) -> None:
         )  # fmt: skip
         st.caption(
             "Lost: the answer is wrong and this is the first stage that was. Recovered: the stage was wrong and the "
-            "answer is right nevertheless. A repair is to blame where the undamaged input would have been read right."
+            "answer is right nevertheless. A repair or a box is to blame where its truth would have been read right."
         )
         if found.how == "simulated":
             st.caption(f"With the switches of the tab Stages; {composed.ORACLE}.")
@@ -68,17 +68,19 @@ def lost(trial: Trial) -> None:
     first = found.recovered if back else found.lost
     chosen = [i for i, at in enumerate(first.tolist()) if at >= 0 and where in (EVERY, found.names[at])]
     more = f", the first {MOST} shown" if len(chosen) > MOST else ""
-    st.html(f'<p class="mo-foot"><b>{units.whole(len(chosen))} examples</b>{more}</p>')
-    cells = "".join(_example(trial, found, i, found.names[int(first[i])]) for i in chosen[:MOST])
+    told = f"{more}. {pictures.legend(trial, found)}"
+    st.html(f'<p class="mo-foot"><b>{units.whole(len(chosen))} examples</b>{told}</p>')
+    html = pictures.shown(trial, found, chosen[:MOST])
+    cells = "".join(_example(trial, found, i, found.names[int(first[i])], html[i]) for i in chosen[:MOST])
     texts = " mo-texts" if trial.bench.workload.modality == "text" else ""
     st.html(f'<div class="mo-changed{texts}">{cells}</div>')
 
 
-def _example(trial: Trial, found: Flow, i: int, stage: str) -> str:
+def _example(trial: Trial, found: Flow, i: int, stage: str, html: str) -> str:
     workload, wrong = trial.bench.workload, float(found.scores[i]) < 1
     truth, answer = (workload.labels[int(x)] for x in (workload.val.targets[i], found.answers[i]))
     return (
-        f'<div class="mo-example mo-{"lost" if wrong else "won"}">{examples.shown(workload, i)}<p>'
+        f'<div class="mo-example mo-{"lost" if wrong else "won"}">{html}<p>'
         f'truth <b>{escape(truth)}</b><br><span class="mo-tag">says {escape(answer)}</span><br>'
         f"<small>{'lost' if wrong else 'recovered'} at {escape(stage)}</small></p></div>"
     )

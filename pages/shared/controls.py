@@ -6,7 +6,7 @@ The step's `Field(...)` lines give title, help, bounds and choices, so a field t
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -92,12 +92,12 @@ def reset(step: type[Step]) -> None:
         st.session_state[key] = step.model_fields[name].default
 
 
-def draw(step: type[Step], *, but: str, labels: Mapping[str, str], aside: Sequence[str] = ()) -> None:
-    """One row of widgets for every field that matters now, except the Dial's.
+def draw(step: type[Step], *, but: Collection[str], labels: Mapping[str, str], aside: Sequence[str] = ()) -> None:
+    """One row of widgets for every field that matters now, but some, as the Dial's.
 
     labels: a choice → on the screen; aside: fields that stand behind a button at the end of the row.
     """
-    fields = [n for n, info in step.model_fields.items() if n != but and not _many(info)]
+    fields = [n for n, info in step.model_fields.items() if n not in but and not _many(info)]
     fields = [name for name in fields if step.matters(name, _values(step))]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="controls"):
         for name in fields:

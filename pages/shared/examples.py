@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -20,7 +21,15 @@ ARROW = "\N{RIGHTWARDS ARROW}"
 GROUPS = (("lost", "right before, wrong now"), ("won", "wrong before, right now"), ("wrong", "wrong both times"))
 
 
-def draw(trial: Trial) -> None:
+def plain(trial: Trial, rows: Sequence[int]) -> Mapping[int, str]:
+    """Examples of val as HTML, as they are."""
+    return {i: shown(trial.bench.workload, i) for i in rows}
+
+
+Shown = Callable[[Trial, Sequence[int]], Mapping[int, str]]
+
+
+def draw(trial: Trial, shown: Shown = plain) -> None:
     """A picture or a text for every changed answer, with truth, both answers and how sure the model was."""
     changed = trial.comparison.changed.tolist()
     if not changed:
@@ -35,14 +44,15 @@ def draw(trial: Trial) -> None:
         more = f", the first {MOST} shown" if len(members) > MOST else ""
         st.html(f'<p class="mo-foot"><b>{len(members)} {name}</b>: {meaning}{more}</p>')
         texts = " mo-texts" if trial.bench.workload.modality == "text" else ""
-        st.html(f'<div class="mo-changed{texts}">{"".join(_example(trial, i, name) for i in members[:MOST])}</div>')
+        cells = "".join(_example(trial, i, name, html) for i, html in shown(trial, members[:MOST]).items())
+        st.html(f'<div class="mo-changed{texts}">{cells}</div>')
 
 
 def _group(was: float, now: float) -> str:
     return "lost" if now < was else "won" if now > was else "wrong"
 
 
-def _example(trial: Trial, i: int, group: str) -> str:
+def _example(trial: Trial, i: int, group: str, html: str) -> str:
     before, after = trial.said
     workload = trial.bench.workload
     labels = workload.labels
@@ -52,7 +62,7 @@ def _example(trial: Trial, i: int, group: str) -> str:
         f"<small>sure {units.percent(float(before.confidence[i]))} {ARROW} "
         f"{units.percent(float(after.confidence[i]))}</small>"
     )
-    return f'<div class="mo-example mo-{group}">{shown(workload, i)}<p>{said}</p></div>'
+    return f'<div class="mo-example mo-{group}">{html}<p>{said}</p></div>'
 
 
 def shown(workload: Workload, i: int, characters: int = MOST_CHARACTERS) -> str:
@@ -61,7 +71,12 @@ def shown(workload: Workload, i: int, characters: int = MOST_CHARACTERS) -> str:
     alt = f"example {i}, truth {workload.labels[int(workload.val.targets[i])]}"
     if isinstance(seen, str):
         return f"<blockquote>{escape(_cut(seen, characters))}</blockquote>"
-    pixels = np.clip(np.asarray(seen) * 255, 0, 255).astype(np.uint8)  # (h, w) or (h, w, 3) in [0, 1]
+    return picture(seen, alt)
+
+
+def picture(seen: object, alt: str) -> str:
+    """(h, w) or (h, w, 3) in [0, 1] as HTML."""
+    pixels = np.clip(np.asarray(seen) * 255, 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

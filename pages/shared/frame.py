@@ -94,7 +94,8 @@ def _controls(technique: Technique, here: bench.Bench) -> None:
         with subject:
             choose(technique.name, here)
     with fields:
-        controls.draw(technique.step, but=technique.knob, labels=technique.labels, aside=technique.aside)
+        but = {technique.knob, *technique.idle(here)}
+        controls.draw(technique.step, but=but, labels=technique.labels, aside=technique.aside)
 
 
 def _head(technique: Technique) -> None:
@@ -238,5 +239,5 @@ def _of_a_trial(technique: Technique) -> dict[str, Callable[[trials.Trial], None
     return {
         "Layers": lambda trial: layer_table.draw(trial, technique.bars(trial.step)),
         **technique.tabs,
-        "Examples": examples.draw,
+        "Examples": partial(examples.draw, shown=technique.shown),
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelopt_core.estimate import Estimate
 from modelopt_core.measure import Measurement
 from modelopt_core.step import Step
-from pages.shared import bench, controls, guess, layer_table
+from pages.shared import bench, controls, examples, guess, layer_table
 from pages.shared import handle as handles
 from pages.shared import pool as pools
 from pages.shared import trial as trials
@@ -22,7 +22,8 @@ class Technique:
 
     step: the step class; knob: the field that the Dial turns; question: what Learn asks; bars: which of layer_table's
     columns shows the effect of a setting; note: an honest word on speed for a setting, empty where there is none;
-    labels: names of choices on the screen where they differ from the core's; aside: fields behind a button; tabs:
+    labels: names of choices on the screen where they differ from the core's; aside: fields behind a button; idle: those
+    that mean nothing to what the session holds; shown: examples of val as HTML, where more is to be seen of them; tabs:
     title → what draws a tab of the page's own while it is open; always: such tabs that need no measured setting;
     order: of Layers and these, if not as they come; settle: makes what the session holds fit the bench; strip: what
     stands below the Dial in every view, unless Learn still asks; reference: a score that the curve is compared with;
@@ -40,6 +41,8 @@ class Technique:
     unit: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
+    idle: Callable[[bench.Bench], Collection[str]] = lambda _: ()
+    shown: examples.Shown = examples.plain
     tabs: Mapping[str, Callable[[trials.Trial], None]] = field(default_factory=dict)
     always: Mapping[str, Callable[[Setting], None]] = field(default_factory=dict)
     order: tuple[str, ...] = ()
