@@ -98,11 +98,16 @@ def choose(page: str, here: Bench) -> None:
         if len(inputs := _inputs(here)) > 1:
             st.segmented_control("Inputs", list(inputs), key=INPUTS, required=True, persist_state="session",
                                  label_visibility="collapsed")  # fmt: skip
-        with st.popover("Ready-made", icon=":material/route:", key=READY, on_change="rerun",
-                        help="Every row of stages that can be wired."):  # fmt: skip
-            for at, chain in enumerate(chains(here.workload)):
-                st.button(f" {ARROW} ".join(chain), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
-                          disabled=chain == st.session_state[STAGES], type="tertiary")  # fmt: skip
+        st.fragment(_ready, key="pipeline-ready")(here)
+
+
+def _ready(here: Bench) -> None:
+    """Rows of stages to choose from; only this is drawn again when it opens."""
+    with st.popover("Ready-made", icon=":material/route:", key=READY, on_change="rerun",
+                    help="Every row of stages that can be wired."):  # fmt: skip
+        for at, chain in enumerate(chains(here.workload)):
+            st.button(f" {ARROW} ".join(chain), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
+                      disabled=chain == st.session_state[STAGES], type="tertiary")  # fmt: skip
 
 
 def _wires(here: Bench) -> str:
@@ -127,6 +132,7 @@ def take(here: Bench, chain: Sequence[str]) -> None:
     meets = next(filter(None, (here.workload.subtask(name).meets for name in chain)), "")
     state[INPUTS] = ALTERED[meets]
     state[READY] = False  # closes it
+    st.rerun()
 
 
 def _chosen(here: Bench, widget: str) -> None:
