@@ -46,7 +46,7 @@ class Distill(Transform):
         description="Built as the teacher is, or as another model of the workload; its weights are drawn anew.",
     )
     width: float = Field(
-        0.25, gt=0, le=8, title="Width", description="Times the units and channels that its architecture has."
+        0.5, gt=0, le=8, title="Width", description="Times the units and channels that its architecture has."
     )
     loss: Annotated[str, Named(LOSSES)] = Field(
         "kl", title="Loss", description="What draws the student to its teacher."
