@@ -11,6 +11,7 @@ import pytest
 from test_pages import _quiet, card, lines, open_page
 
 import modelopt_core as mo
+from pages.combining import stages, weights
 from pages.combining.weights import shared_out
 from pages.shared import bench, pool, source, trial
 from pages.shared.handle import of_field
@@ -33,6 +34,20 @@ def test_weights_are_shared_out_by_hand() -> None:
     assert shared_out((0.5, 0.3, 0.2), 1, 0.9, frozenset({1})) == (0.5, 0.3, 0.2)
     assert shared_out((1.0, 0.0, 0.0), 0, 0.5) == pytest.approx((0.5, 0.25, 0.25))
     assert shared_out((1.0,), 0, 0.5) == (1.0,)
+
+
+def test_a_widget_that_says_what_is_held_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser may repeat a tab's widgets just after another tab was opened: no threshold is set, no weight."""
+    state = {"key": 0.9, "slider": 0.33, weights.WEIGHTS: (), weights.LOCKED: frozenset()}
+    monkeypatch.setattr(stages.st, "session_state", state)
+    monkeypatch.setattr(stages.st, "rerun", lambda: None)
+    before = dict(state)
+    stages._moved(1, "key", (0.8, 0.9))
+    weights._moved(0, "slider", 3)
+    assert state == before
+    stages._moved(0, "key", (0.8, 0.9))
+    weights._moved(0, "slider", 2)
+    assert (state[stages.THRESHOLDS], state[weights.WEIGHTS]) == ((0.9, 0.9), (0.33, 0.67))
 
 
 def test_names_of_members() -> None:

@@ -117,4 +117,7 @@ def take(thresholds: tuple[float, ...]) -> None:
 
 
 def _moved(at: int, key: str, limits: tuple[float, ...]) -> None:
+    """Callback: a threshold of its own. A browser that still shows the tab that was just left says nothing new."""
+    if st.session_state[key] == limits[at]:
+        return
     take(tuple(float(st.session_state[key]) if i == at else limit for i, limit in enumerate(limits)))
