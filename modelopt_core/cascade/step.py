@@ -44,7 +44,15 @@ class Gate(Composite):
         self.register_buffer("temperature", torch.ones(()))
 
     def answer(self, said: Tensor) -> Tensor:
-        cooled = torch.log_softmax(said[0] / self.temperature, dim=-1)
+        return self.passed(said[0])
+
+    def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
+        """`answer` with one softmax fewer: for its temperature logits are as good as log-probabilities."""
+        return self.passed(calls[0](inputs))
+
+    def passed(self, logits: Tensor) -> Tensor:
+        """What the model said, (b, K) up to a constant -> (b, K + 1)."""
+        cooled = torch.log_softmax(logits / self.temperature, dim=-1)
         return torch.cat([cooled, CONFIDENCES[self.confidence](cooled)[:, None]], dim=-1)
 
     def extra_repr(self) -> str:
