@@ -123,7 +123,13 @@ class Staged(Composite):
 
 @STEPS.register("Cascade")
 class Cascade(Combine):
-    """Ask the pool's models in order, the cheap one first; stop at the first that is sure. The rest does not run."""
+    """Ask the pool's models in order, the cheap one first; stop at the first that is sure. The rest does not run.
+
+    Or one model in stages that share its work: exits on the way, to which heads are fitted or with which it is trained.
+
+    Source: Viola and Jones, Rapid object detection using a boosted cascade of simple features, CVPR 2001;
+    Teerapittayanon et al., BranchyNet, arXiv 1709.01686.
+    """
 
     sentence: ClassVar[str] = "Ask the cheap model first, the dear one only in doubt. How sure is sure enough?"
     formula: ClassVar[str] = "stop where c(p) ≥ t"
