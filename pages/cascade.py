@@ -18,7 +18,9 @@ frame.page(
         question="How sure is sure enough? Where do the early answers begin to cost score?",
         note=note,
         pool={"mnist": ("mlp30", "lenet300", "lenet5"), "digits": ("mlp", "cnn")},
+        choose=stages.choose,
         settle=stages.settle,
+        aside=("hidden", "lr"),
         tabs={"Stages": stages.draw, "Cost": cost.draw, "Early and wrong": early.draw},
         order=("Stages", "Cost", "Early and wrong"),
     )

@@ -16,7 +16,7 @@ def test_a_line_with_its_band_and_a_mark() -> None:
     assert list(band.y) == [1.0, 1.0, 0.8, 0.9]
     assert list(line.y) == [1.0, 0.9]
     assert line.line.color == "#2563eb"  # score is blue
-    assert (fig.layout.xaxis.tickformat, fig.layout.yaxis.tickformat) == (".0%", ".0%")
+    assert (fig.layout.xaxis.tickformat, fig.layout.yaxis.tickformat) == (".4~p", ".4~p")
     assert fig.layout.shapes[0].x0 == 0.3
 
 

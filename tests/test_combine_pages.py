@@ -11,6 +11,7 @@ import pytest
 from test_pages import _quiet, card, lines, open_page
 
 import modelopt_core as mo
+from pages.combining import stages, weights
 from pages.combining.weights import shared_out
 from pages.shared import bench, pool, source, trial
 from pages.shared.handle import of_field
@@ -33,6 +34,20 @@ def test_weights_are_shared_out_by_hand() -> None:
     assert shared_out((0.5, 0.3, 0.2), 1, 0.9, frozenset({1})) == (0.5, 0.3, 0.2)
     assert shared_out((1.0, 0.0, 0.0), 0, 0.5) == pytest.approx((0.5, 0.25, 0.25))
     assert shared_out((1.0,), 0, 0.5) == (1.0,)
+
+
+def test_a_widget_that_says_what_is_held_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser may repeat a tab's widgets just after another tab was opened: no threshold is set, no weight."""
+    state = {"key": 0.9, "slider": 0.33, weights.WEIGHTS: (), weights.LOCKED: frozenset()}
+    monkeypatch.setattr(stages.st, "session_state", state)
+    monkeypatch.setattr(stages.st, "rerun", lambda: None)
+    before = dict(state)
+    stages._moved(1, "key", (0.8, 0.9))
+    weights._moved(0, "slider", 3)
+    assert state == before
+    stages._moved(0, "key", (0.8, 0.9))
+    weights._moved(0, "slider", 2)
+    assert (state[stages.THRESHOLDS], state[weights.WEIGHTS]) == ((0.9, 0.9), (0.33, 0.67))
 
 
 def test_names_of_members() -> None:
@@ -183,6 +198,21 @@ def test_exits_of_one_network_are_stages(root: Any, calibrate: str) -> None:
     app.run()
     assert not app.exception
     assert app.session_state["Cascade.thresholds"] == ()
+
+
+def test_exits_are_chosen_and_trained_by_a_job(root: Any) -> None:
+    app = open_page(root, "cascade", stages="exits", thresholds="0.5,0.6")
+    exits = app.multiselect("Cascade.exits.select")
+    assert exits.options == ["inputs", "conv1", "conv2"]
+    exits.set_value(["conv1"]).run()
+    assert app.query_params["exits"] == "conv1"
+    assert "thresholds" not in app.query_params
+    assert [n.label for n in app.number_input if n.label in ("Epochs", "Head")] == ["Epochs"]
+    app.number_input("Cascade.epochs").set_value(2).run()
+    assert "Head" in [n.label for n in app.number_input]
+    assert "Run" in [button.label for button in app.button], "no page trains"
+    assert not app.exception
+    assert lines(app) == []
 
 
 def test_a_network_without_exits_says_so(root: Any) -> None:

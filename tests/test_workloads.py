@@ -15,6 +15,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from modelopt_core import parts as subtasks
 from modelopt_core import workloads  # noqa: F401  importing it registers them
 from modelopt_core.errors import DataMissing
 from modelopt_core.events import Progress
@@ -228,6 +229,11 @@ def test_docstrings_are_masked_distinct_and_split_by_module() -> None:
     assert not modules[0] & modules[1]
     assert not modules[0] & modules[2]
     assert not modules[1] & modules[2]
+    for whole in (w, subtasks.part(w, "groups"), subtasks.part(w, "experts/1")):
+        clusters, ids = whole.val.clusters, map(str, whole.val.ids)
+        assert clusters is not None
+        pairs = set(zip(clusters.tolist(), (name.rsplit(":", 1)[0] for name in ids), strict=True))
+        assert len(pairs) == len({module for _, module in pairs}) == len({number for number, _ in pairs})
     rows = torch.cat([w.split(s).inputs for s in SPLITS])
     assert len(rows.unique(dim=0)) == len(rows)
     assert bool((rows[:, : text.MIN_WORDS] > 0).all())

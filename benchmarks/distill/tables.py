@@ -35,6 +35,10 @@ def tables(rows: dict[str, Any]) -> Iterator[str]:
             more = np.array(rows["digits kl"]["distilled"]) - row["distilled"]
             means = f"{np.mean(row['alone']):.3f} → {np.mean(row['distilled']):.3f}"
             yield f"digits, {name}: {means}, gap closed {share}; kl against it: {paired(100 * more)} points"
+    if row := rows.get("digits kl"):
+        gains = np.array(row["distilled"]) - row["alone"]
+        better, worse, median = (gains > 0).sum(), (gains < 0).sum(), 100 * np.median(gains)
+        yield f"digits, kl seed by seed: {better} better, {worse} worse, median {median:+.2f} points"
 
 
 def widths(rows: dict[str, Any]) -> Iterator[str]:

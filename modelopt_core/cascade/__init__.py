@@ -6,8 +6,9 @@ computes who leaves where, what it costs and which thresholds are best.
 """
 
 from modelopt_core.cascade.confidences import CONFIDENCES
+from modelopt_core.cascade.cut import INPUTS
 from modelopt_core.cascade.exits import Exits
 from modelopt_core.cascade.flow import Choice, Flow, best_thresholds, flow, front
 from modelopt_core.cascade.step import Cascade
 
-__all__ = ["CONFIDENCES", "Cascade", "Choice", "Exits", "Flow", "best_thresholds", "flow", "front"]
+__all__ = ["CONFIDENCES", "INPUTS", "Cascade", "Choice", "Exits", "Flow", "best_thresholds", "flow", "front"]

@@ -32,9 +32,9 @@ def _stage(sheet: Sheet, at: int, source: str) -> str:
     carried = source
     if state:
         carried = sheet.before("Flatten", state[0]) if len(state) == 1 else sheet.add("Concat", *state, axis=-1)
-    limit = sheet.limit(at)
+    sure, limit = sheet.before("Unsqueeze", sure), sheet.limit(at)  # (b,), ()
     some = sheet.add("Less", sheet.add("ReduceMin", sure, keepdims=0), limit)
     branch = sheet.branch(f"{at + 1}")
-    rows = branch.rows(branch.add("Less", sheet.before("Unsqueeze", sure), limit))
+    rows = branch.rows(branch.add("Less", sure, limit))
     again = _stage(branch, at + 1, branch.add("GatherND", carried, rows))
     return sheet.choose(some, branch, branch.add("ScatterND", said, rows, again), said, TensorProto.FLOAT)

@@ -24,6 +24,8 @@ from modelopt_core.measure import predictions
 from modelopt_core.step import STEPS, Combine, Knob, Named, When
 from modelopt_core.workload import Workload
 
+TRAINED = range(1, 1001)  # epochs in which exits are
+
 
 @COMPOSITES.register("gate")
 class Gate(Composite):
@@ -42,7 +44,15 @@ class Gate(Composite):
         self.register_buffer("temperature", torch.ones(()))
 
     def answer(self, said: Tensor) -> Tensor:
-        cooled = torch.log_softmax(said[0] / self.temperature, dim=-1)
+        return self.passed(said[0])
+
+    def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
+        """`answer` with one softmax fewer: for its temperature logits are as good as log-probabilities."""
+        return self.passed(calls[0](inputs))
+
+    def passed(self, logits: Tensor) -> Tensor:
+        """What the model said, (b, K) up to a constant -> (b, K + 1)."""
+        cooled = torch.log_softmax(logits / self.temperature, dim=-1)
         return torch.cat([cooled, CONFIDENCES[self.confidence](cooled)[:, None]], dim=-1)
 
     def extra_repr(self) -> str:
@@ -146,15 +156,15 @@ class Cascade(Combine):
     epochs: Annotated[int, When("stages", "exits")] = Field(
         0,
         ge=0,
-        le=1000,
+        le=TRAINED[-1],
         title="Epochs",
         description="Passes over train in which network and heads learn together; the last exit changes too. 0: the "
         "network stays, and linear heads are fitted to it.",
     )
-    hidden: Annotated[int, When("stages", "exits")] = Field(
+    hidden: Annotated[int, When("epochs", *TRAINED)] = Field(
         64, ge=0, le=65536, title="Head", description="Units of a hidden layer in each head that is trained; 0: none."
     )
-    lr: Annotated[float, When("stages", "exits")] = Field(
+    lr: Annotated[float, When("epochs", *TRAINED)] = Field(
         1e-3, gt=0, le=1e9, title="Learning rate", description="First step size of a training; falls to zero."
     )
 
@@ -189,6 +199,12 @@ class Cascade(Combine):
                 "the last"
             )
         return self.thresholds or (self.threshold,) * (stages - 1)
+
+    def offered(self, models: Sequence[nn.Module], workload: Workload) -> tuple[str, ...]:
+        """What `exits` may name for these models: layers of the last, or `inputs`; its own where it has exits."""
+        if isinstance(models[-1], Exits):
+            return models[-1].layers
+        return tuple(place.layer for place in places(models[-1], workload.example))
 
     def ways(self, models: Sequence[nn.Module], workload: Workload) -> int:
         """How many stages these models give: themselves, or the exits of the last and its end."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from modelopt_core import identity
 from modelopt_core.cache import STORE
-from modelopt_core.cascade import Exits
+from modelopt_core.cascade import INPUTS, Exits
 from modelopt_core.ensemble import judged
 from modelopt_core.measure import stacked
 from pages.shared import pool
@@ -24,9 +24,11 @@ def stages(trial: Trial) -> list[nn.Module]:
 
 
 def names(trial: Trial) -> list[str]:
-    """What charts call the stages: the members, or behind conv1, behind conv2, cnn."""
+    """What charts call the stages: the members, or on inputs, behind conv1, behind conv2, cnn."""
     told = pool.names(trial.members)
-    return [*(f"behind {layer}" for layer in trial.after.layers), told[-1]] if _exits(trial) else told  # type: ignore[union-attr]
+    if not _exits(trial):
+        return told
+    return [*(f"{'on' if layer == INPUTS else 'behind'} {layer}" for layer in trial.after.layers), told[-1]]  # type: ignore[union-attr]
 
 
 def _exits(trial: Trial) -> bool:

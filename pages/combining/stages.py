@@ -16,6 +16,7 @@ from pages.shared.trial import Trial
 
 THRESHOLDS, THRESHOLD, EXITS = "Cascade.thresholds", "Cascade.threshold", "Cascade.exits"
 STEP = 0.001
+ABOUT = "Layers of the last member; inputs is an exit before the first of them, with a head of its own."
 
 
 def settle(here: Bench) -> None:
@@ -29,6 +30,25 @@ def settle(here: Bench) -> None:
         state[EXITS], fits = (), False
     if not fits:
         state[THRESHOLDS] = ()
+
+
+def choose(page: str, here: Bench) -> None:
+    """The members, and where the last of them can be left."""
+    pool.choose(page, here)
+    step = controls.current(mo.Cascade)
+    assert isinstance(step, mo.Cascade)
+    if step.stages != "exits":
+        return
+    offered = step.offered(pool.models(pool.current(page, here), here), here.workload)
+    widget = f"{EXITS}.select"
+    st.session_state[widget] = [layer for layer in step.exits if layer in offered]
+    st.multiselect("Exits behind", offered, key=widget, on_change=_leave, args=(widget,),
+                   placeholder="each layer where it saves work", help=ABOUT)  # fmt: skip
+
+
+def _leave(widget: str) -> None:
+    """Callback: other exits, and thresholds for as many."""
+    st.session_state[EXITS], st.session_state[THRESHOLDS] = tuple(st.session_state[widget]), ()
 
 
 def happened(trial: Trial) -> Flow:
@@ -97,4 +117,7 @@ def take(thresholds: tuple[float, ...]) -> None:
 
 
 def _moved(at: int, key: str, limits: tuple[float, ...]) -> None:
+    """Callback: a threshold of its own. A browser that still shows the tab that was just left says nothing new."""
+    if st.session_state[key] == limits[at]:
+        return
     take(tuple(float(st.session_state[key]) if i == at else limit for i, limit in enumerate(limits)))

@@ -155,7 +155,9 @@ def _solvers(rule: str) -> dict[str, Callable[..., Solved]]:
 
 
 def _moved(at: int, key: str, n: int) -> None:
-    """Callback: share out the rest."""
+    """Callback: share out the rest. A browser that still shows the tab that was just left says nothing new."""
+    if st.session_state[key] == round(held(n)[at], 2):
+        return
     _set(shared_out(held(n), at, float(st.session_state[key]), st.session_state[LOCKED]))
 
 

@@ -14,7 +14,7 @@ from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.fuse import alike, learned
 from modelopt_core.step import Knob
 from pages.combining.weights import place, shared_out
-from pages.shared import address, controls, pool
+from pages.shared import address, controls, pool, work
 from pages.shared.bench import Bench
 from pages.shared.handle import Handle
 from pages.shared.setting import Setting
@@ -83,8 +83,8 @@ def _scale(step: mo.Fuse) -> Handle:
 
 def _pull(step: mo.Fuse, here: Bench) -> Handle:
     value = PULL.high
-    with suppress(ModelOptError):  # the cards say it
-        whole = step.apply(pool.models(pool.current("Fuse", here), here), here.workload)
+    with suppress(ModelOptError):  # the cards say it, also where a job must find it first
+        whole = work.apply(step, pool.models(pool.current("Fuse", here), here), here.workload)
         if found := learned(whole):
             value = min(PULL.high, max(PULL.low, math.log10(found.strength)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from html import escape
+from typing import Any
 
 import streamlit as st
 
@@ -52,18 +53,26 @@ def _drawn(first: str, last: str, sweep: Walk) -> None:
     found = {name: spots for name, spots in found.items() if spots}
     loss, score = st.columns(2, gap="large")
     with loss:
-        fig = charts.figure(f"{first} at 0, {last} at 1", "log loss on val, nats")
+        fig = _figure(first, last, "log loss on val, nats", bool(found))
         for name, spots in found.items():
             charts.line(fig, name, [s.t for s in spots], [s.loss for s in spots], charts.colour("ink"),
                         dash=DASHES[name])  # fmt: skip
         charts.draw(fig, "valley-loss", f"Log loss between {first} and {last}: {_alt(found)}")
     with score:
-        fig = charts.figure(f"{first} at 0, {last} at 1", "score on val", percent="y")
+        fig = _figure(first, last, "score on val", bool(found), percent="y")
         for name, spots in found.items():
             charts.line(fig, name, [s.t for s in spots], [s.score for s in spots], charts.colour("score"),
                         dash=DASHES[name])  # fmt: skip
         charts.draw(fig, "valley-score", f"Score between {first} and {last}")
     _table(found)
+
+
+def _figure(first: str, last: str, title: str, begun: bool, percent: str = "") -> Any:
+    fig = charts.figure(f"{first} at 0, {last} at 1", title, percent=percent)
+    fig.update_xaxes(range=[0, 1])
+    if not begun:
+        fig.update_yaxes(range=[0, 1])
+    return fig
 
 
 def _table(found: dict[str, list[Spot]]) -> None:

@@ -47,7 +47,7 @@ def figure(x: str, y: str, *, height: int = HEIGHT, legend: bool = True, percent
     import plotly.graph_objects as go
 
     axis = {"gridcolor": colour("line"), "zeroline": False, "automargin": True, "title_standoff": 8}
-    shares = {name: {"tickformat": ".0%"} if name in percent else {} for name in "xy"}
+    shares = {name: {"tickformat": ".4~p"} if name in percent else {} for name in "xy"}
     return go.Figure(
         layout={
             "height": height,
