@@ -97,7 +97,7 @@ def choose(page: str, here: Bench) -> None:
         if len(inputs := _inputs(here)) > 1:
             st.segmented_control("Inputs", list(inputs), key=INPUTS, required=True, persist_state="session",
                                  label_visibility="collapsed")  # fmt: skip
-        with st.popover("Ready-made", icon=":material/route:", help="Every row of stages that can be wired."):
+        with st.popover("Ready-made", icon=":material/route:", help="Rows of stages that can be wired."):
             for at, chain in enumerate(chains(here.workload)):
                 st.button(f" {ARROW} ".join(chain), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
                           disabled=chain == st.session_state[STAGES], type="tertiary")  # fmt: skip
