@@ -19,7 +19,7 @@ def crop(images: Tensor, boxes: Tensor) -> Tensor:
     Bilinear, zeros outside; as two small products a channel, which have gradients and export to every opset.
     Source: Jaderberg et al., Spatial Transformer Networks, arXiv 1506.02025, sec. 3.3.
     """
-    return _sampled(images, boxes, torch.ones(len(boxes)))
+    return _sampled(images, boxes, boxes.new_ones(len(boxes)), 1)
 
 
 def place(images: Tensor, boxes: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def place(images: Tensor, boxes: Tensor) -> Tensor:
     """
     centre, size = boxes[:, :2], boxes[:, 2:]
     whole = torch.cat([0.5 + (0.5 - centre) / size, 1 / size], dim=1)  # the empty picture, as a box of the image
-    return _sampled(images, whole, 1 / size[:, 0])
+    return _sampled(images, whole, 1 / size[:, 0], math.ceil(1 / float(size.min())) if len(size) else 1)
 
 
 def overlap(found: Tensor, truth: Tensor) -> Tensor:
@@ -49,20 +49,22 @@ def edges(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes[:, :2] - half, boxes[:, :2] + half
 
 
-def grid(pixels: int) -> Tensor:
+def grid(pixels: int, device: torch.device | None = None) -> Tensor:
     """(pixels,): where the middles of the pixels of one side lie, from −0.5 to 0.5."""
-    return (torch.arange(pixels) + 0.5) / pixels - 0.5
+    return (torch.arange(pixels, device=device) + 0.5) / pixels - 0.5
 
 
-def _sampled(images: Tensor, boxes: Tensor, wide: Tensor) -> Tensor:
-    """New pixels, spread over the boxes (n, 3), each a mean weighed by a triangle of `wide` (n,) pixels either way."""
-    if not len(images):
-        return images
-    (h, w), sides = images.shape[2:], []
+def _sampled(images: Tensor, boxes: Tensor, wide: Tensor, most: int) -> Tensor:
+    """New pixels, spread over the boxes (n, 3), each a mean weighed by a triangle of `wide` (n,) pixels either way.
+
+    most: whole pixels that none of `wide` is beyond; a mean at the edge counts zeros outside.
+    """
+    (h, w), sides, beyond = images.shape[2:], [], 2 * most
     for centre, pixels in ((boxes[:, 0], h), (boxes[:, 1], w)):
-        at = (centre[:, None] + boxes[:, 2:] * grid(pixels)) * pixels - 0.5  # (n, new), in pixels of the image
-        beyond = 2 * math.ceil(float(wide.max()))  # a mean at the edge counts zeros outside
-        old = torch.arange(-beyond, pixels + beyond)
+        at = (
+            centre[:, None] + boxes[:, 2:] * grid(pixels, boxes.device)
+        ) * pixels - 0.5  # (n, new), in pixels of the image
+        old = torch.arange(-beyond, pixels + beyond, device=boxes.device)
         takes = (1 - (at[:, :, None] - old).abs() / wide[:, None, None]).clamp_min(0)  # (n, new, old)
         sides.append(takes[:, :, beyond:-beyond] / takes.sum(dim=2, keepdim=True).clamp_min(1))
     return sides[0][:, None] @ images @ sides[1][:, None].transpose(2, 3)

@@ -81,7 +81,23 @@ class Sheet:
     def graph(self, put_out: str, kind: int) -> onnx.GraphProto:
         """As the body of a branch."""
         told = helper.make_tensor_value_info(put_out, kind, None)
-        return helper.make_graph(self.nodes, self.prefix, [], [told], self.weights)
+        return helper.make_graph(needed(self.nodes, put_out), self.prefix, [], [told], self.weights)
+
+
+def needed(nodes: Sequence[onnx.NodeProto], put_out: str) -> list[onnx.NodeProto]:
+    """Those of the nodes, in order, that `put_out` is made of: a runtime may run the others too."""
+    wanted, kept = {put_out}, []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted |= _reads(node)
+    return kept[::-1]
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Names that it takes, also inside its branches."""
+    inside = [inner for attribute in node.attribute for inner in attribute.g.node]
+    return set(node.input).union(*map(_reads, inside))
 
 
 def finished(called: str, sheet: Sheet, said: str, limits: Sequence[float]) -> onnx.ModelProto:
@@ -93,7 +109,7 @@ def finished(called: str, sheet: Sheet, said: str, limits: Sequence[float]) -> o
     target = models[-1].graph.output[0].name
     sheet.nodes.append(helper.make_node("Identity", [said], [target]))
     graph = helper.make_graph(
-        sheet.nodes,
+        needed(sheet.nodes, target),
         called,
         [models[0].graph.input[0], helper.make_tensor_value_info(LIMITS, TensorProto.FLOAT, thresholds.shape)],
         [helper.make_tensor_value_info(target, TensorProto.FLOAT, ["batch", None])],

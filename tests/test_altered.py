@@ -1,4 +1,4 @@
-"""Inputs that were altered on purpose: the same in every call, with the truth that undoes it. See test_parts, too."""
+"""Inputs that were altered on purpose: the same in every call, with the truth that undoes it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,33 @@ def w() -> Workload:
     """Digits that may be scattered: none of their readers would know them, but the arithmetic is MNIST's."""
     plain = mo.workload("digits")
     return replace(plain, scatter=scatter, subtasks=(*plain.subtasks, locating("image")))
+
+
+def test_half_is_damaged_the_same_in_every_call(w: Workload) -> None:
+    first = mo.damaged(w)
+    assert mo.damaged(w) is first
+    assert mo.damaged(first) is first
+    STORE.clear()
+    again = mo.damaged(w)
+    assert again is not first
+    assert again.data_hash == first.data_hash != w.data_hash
+    for split in SPLITS:
+        bad = first.harmed[split]
+        assert torch.equal(first.split(split).inputs, again.split(split).inputs)
+        assert 0.4 < float(bad.float().mean()) < 0.6
+        assert torch.equal(first.split(split).inputs[~bad], w.split(split).inputs[~bad])
+        assert (first.split(split).inputs[bad] != w.split(split).inputs[bad]).flatten(1).any(dim=1).all()
+        assert torch.equal(first.sound(split), w.split(split).inputs)
+    assert "simulated" in first.title
+    assert "simulated" in first.note
+    assert first.call == "mo.damaged(mo.workload('digits'))"
+    assert first.show is not None
+    assert first.show("val", 0).shape == (8, 8)  # type: ignore[attr-defined]
+
+
+def test_texts_are_not_damaged() -> None:
+    with pytest.raises(ModelOptError, match="docstrings does not say how its inputs are damaged; use digits or mnist"):
+        mo.damaged(mo.workload("docstrings"))
 
 
 @pytest.mark.parametrize("n", [1, 30])

@@ -51,6 +51,15 @@ def test_crop_undoes_place_where_nothing_was_lost() -> None:
     assert float((back - flat)[:, :, 7:9, 7:9].abs().max()) < 1e-5, "the middle of a patch is as light as before"
 
 
+def test_no_image_and_another_device() -> None:
+    assert (
+        crop(torch.zeros(0, 1, 4, 4), torch.zeros(0, 3)).shape
+        == place(torch.zeros(0, 1, 4, 4), torch.zeros(0, 3)).shape
+    )
+    made = crop(torch.empty(2, 1, 4, 4, device="meta"), torch.empty(2, 3, device="meta"))
+    assert (made.shape, made.device.type) == ((2, 1, 4, 4), "meta")
+
+
 def test_overlap_by_hand_and_on_a_grid() -> None:
     """Quarters that share half; the same box; none in common; no size. Then counted on 400 × 400 points."""
     found = torch.tensor([[0.25, 0.25, 0.5], [0.5, 0.5, 0.5], [0.2, 0.2, 0.2], [0.5, 0.5, 0.0], [0.5, 0.5, -1.0]])

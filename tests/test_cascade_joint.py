@@ -58,7 +58,7 @@ def test_early_exits_become_better_than_fitted_ones(w, cnn, whole):
     """On train, which both learn from: the first of trained exits loses less than the best linear head there is."""
     key = identity.key(cnn)
     fitted = mo.Cascade(stages="exits").apply([cnn], w)
-    more = mo.Cascade(**{**JOINT, "epochs": 8}).apply([cnn], w)
+    more = mo.Cascade(**{**JOINT, "epochs": 5}).apply([cnn], w)
     losses = [w.loss(w.forward(one.parts[0], w.train.inputs), w.train.targets).item() for one in (whole, more)]
     assert losses[1] < losses[0]
     assert not torch.equal(more.members[1].body.conv2.weight, cnn.conv2.weight), "the network is trained too"
@@ -120,11 +120,13 @@ def test_the_same_seed_and_a_resumed_training_give_the_same_weights(w, cnn):
 def test_variants_stay_what_they_are(w, cnn):
     """What was pruned stays zero, what was quantized stays on its grid."""
     pruned = mo.Prune(ratio=0.5, granularity="weight").apply(cnn, w)
-    zeros = mo.Cascade(**JOINT).apply([pruned], w).members[1].body.conv2.weight == 0
-    assert torch.equal(zeros, pruned.conv2.weight == 0)
-    eight = mo.Cascade(**JOINT).apply([mo.Quantize(bits=4).apply(cnn, w)], w)
-    assert grid.codes(eight.members[1].body.conv2) is not None
-    assert mo.measure(eight, w).size_bytes < mo.measure(mo.Cascade(**JOINT).apply([cnn], w), w).size_bytes
+    once = mo.Cascade(**{**JOINT, "epochs": 1}, exits=("conv1",))
+    trained_on = once.apply([pruned], w).members[1].body.conv2.weight
+    assert torch.equal(trained_on == 0, pruned.conv2.weight == 0)
+    assert not torch.equal(trained_on, pruned.conv2.weight)
+    four = once.apply([mo.Quantize(bits=4).apply(cnn, w)], w)
+    assert grid.codes(four.members[1].body.conv2) is not None
+    assert len(codec.encode(four)) < len(codec.encode(once.apply([cnn], w))) / 2
 
 
 @pytest.mark.parametrize("more", [{"epochs": -1}, {"hidden": -1}, {"lr": 0}], ids=str)

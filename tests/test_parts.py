@@ -1,4 +1,4 @@
-"""Subtasks as workloads of their own: groups, experts, damage and its repair; and what may be declared."""
+"""Subtasks as workloads of their own: groups, experts, repair; and what may be declared. Locating: test_altered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import torch
 
 import modelopt_core as mo
 from modelopt_core.augment import speckle
-from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError
 from modelopt_core.subtask import KINDS, Subtask, sorting
 from modelopt_core.workload import SPLITS, Outputs, Workload
@@ -41,28 +40,6 @@ def test_experts_share_out_the_examples(name: str) -> None:
     assert sorted(label for p in parts for label in p.labels) == sorted(whole.labels)
     assert len({p.data_hash for p in (whole, *parts)}) == len(parts) + 1
     assert all(p.val.targets.unique().tolist() == list(range(len(p.labels))) for p in parts)
-
-
-def test_half_is_damaged_the_same_in_every_call(w: Workload) -> None:
-    first = mo.damaged(w)
-    assert mo.damaged(w) is first
-    assert mo.damaged(first) is first
-    STORE.clear()
-    again = mo.damaged(w)
-    assert again is not first
-    assert again.data_hash == first.data_hash != w.data_hash
-    for split in SPLITS:
-        bad = first.harmed[split]
-        assert torch.equal(first.split(split).inputs, again.split(split).inputs)
-        assert 0.4 < float(bad.float().mean()) < 0.6
-        assert torch.equal(first.split(split).inputs[~bad], w.split(split).inputs[~bad])
-        assert (first.split(split).inputs[bad] != w.split(split).inputs[bad]).flatten(1).any(dim=1).all()
-        assert torch.equal(first.sound(split), w.split(split).inputs)
-    assert "simulated" in first.title
-    assert "simulated" in first.note
-    assert first.call == "mo.damaged(mo.workload('digits'))"
-    assert first.show is not None
-    assert first.show("val", 0).shape == (8, 8)  # type: ignore[attr-defined]
 
 
 def test_what_the_judge_and_the_repair_learn(w: Workload) -> None:
@@ -110,11 +87,6 @@ def test_speckle(share: float) -> None:
 def test_parts_that_are_not_there(w: Workload, name: str, text: str) -> None:
     with pytest.raises(ModelOptError, match=text):
         mo.part(w, name)
-
-
-def test_texts_are_not_damaged() -> None:
-    with pytest.raises(ModelOptError, match="docstrings does not say how its inputs are damaged; use digits or mnist"):
-        mo.damaged(mo.workload("docstrings"))
 
 
 def test_a_reader_learns_the_workload_itself(w: Workload) -> None:

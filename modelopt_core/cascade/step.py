@@ -44,7 +44,15 @@ class Gate(Composite):
         self.register_buffer("temperature", torch.ones(()))
 
     def answer(self, said: Tensor) -> Tensor:
-        cooled = torch.log_softmax(said[0] / self.temperature, dim=-1)
+        return self.passed(said[0])
+
+    def run(self, calls: Sequence[Call], inputs: Tensor) -> Tensor:
+        """`answer` with one softmax fewer: for its temperature logits are as good as log-probabilities."""
+        return self.passed(calls[0](inputs))
+
+    def passed(self, logits: Tensor) -> Tensor:
+        """What the model said, (b, K) up to a constant -> (b, K + 1)."""
+        cooled = torch.log_softmax(logits / self.temperature, dim=-1)
         return torch.cat([cooled, CONFIDENCES[self.confidence](cooled)[:, None]], dim=-1)
 
     def extra_repr(self) -> str:
@@ -115,7 +123,13 @@ class Staged(Composite):
 
 @STEPS.register("Cascade")
 class Cascade(Combine):
-    """Ask the pool's models in order, the cheap one first; stop at the first that is sure. The rest does not run."""
+    """Ask the pool's models in order, the cheap one first; stop at the first that is sure. The rest does not run.
+
+    Or one model in stages that share its work: exits on the way, to which heads are fitted or with which it is trained.
+
+    Source: Viola and Jones, Rapid object detection using a boosted cascade of simple features, CVPR 2001;
+    Teerapittayanon et al., BranchyNet, arXiv 1709.01686.
+    """
 
     sentence: ClassVar[str] = "Ask the cheap model first, the dear one only in doubt. How sure is sure enough?"
     formula: ClassVar[str] = "stop where c(p) ≥ t"

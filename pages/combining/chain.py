@@ -104,7 +104,7 @@ def choose(page: str, here: Bench) -> None:
 def _ready(here: Bench) -> None:
     """Rows of stages to choose from; only this is drawn again when it opens."""
     with st.popover("Ready-made", icon=":material/route:", key=READY, on_change="rerun",
-                    help="Every row of stages that can be wired."):  # fmt: skip
+                    help="Rows of stages that can be wired."):  # fmt: skip
         for at, chain in enumerate(chains(here.workload)):
             st.button(f" {ARROW} ".join(chain), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
                       disabled=chain == st.session_state[STAGES], type="tertiary")  # fmt: skip
