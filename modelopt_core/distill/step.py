@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -67,6 +68,9 @@ class Distill(Transform):
     teacher_layer: Annotated[str, When("loss", *FEATURES)] = Field(
         "", max_length=80, title="Teacher's layer", description="Whose features it is compared with."
     )
+
+    def check(self, models: Sequence[nn.Module], workload: Workload) -> None:
+        spec_for(self.student, self.width, models[0], workload)
 
     def lasts(self, workload: Workload) -> bool:
         """It trains."""
