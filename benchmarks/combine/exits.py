@@ -30,9 +30,7 @@ ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("mnist", "article", FITTED),
     ("mnist", "article", {**JOINT, "exits": ("inputs", "conv1")}),
     ("digits", "cnn", FITTED),
-    ("digits", "cnn", {**JOINT, "exits": ("inputs", "conv1"), "epochs": 40}),
     ("docstrings", "textcnn", FITTED),
-    ("docstrings", "textcnn", {**JOINT, "exits": (), "epochs": 10}),
 )
 
 
