@@ -1,4 +1,4 @@
-"""Network and heads trained together, so that early layers learn what early heads need.
+"""Exits that are trained: with their network, so that early layers learn what early heads need, or the heads alone.
 
 Every exit learns from the labels; an early one also from what the last says, which makes up for what it cannot see.
 

@@ -273,5 +273,5 @@ class Cascade(Combine):
             whole = drawn(branched(model, workload, self.exits, self.confidence, self.hidden), seed)
         if not self.epochs:
             return whole
-        how = {"epochs": self.epochs, "lr": self.lr, "seed": seed}
-        return trained(whole, workload, **how, report=report, stays=self.frozen)
+        stays = self.frozen
+        return trained(whole, workload, epochs=self.epochs, lr=self.lr, seed=seed, report=report, stays=stays)
