@@ -96,6 +96,9 @@ class Step(BaseModel):
         """Does it take over a second to apply (a training, a calibration)? Pages run such a step as a job."""
         return False
 
+    def check(self, models: Sequence[nn.Module], workload: Workload) -> None:
+        """ModelOptError where it is plain at once that it can't be applied to these; nothing is computed."""
+
     @property
     def lasting(self) -> Self:
         """What of it takes long: with the result of that at hand, applying the step is quick. All of it, for most."""

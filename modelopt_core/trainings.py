@@ -149,7 +149,7 @@ ZOO |= {
         "mnist",
         lambda k: Spec("article", (("classes", k), ("width1", 4), ("width2", 8)), IMAGE),
         (2, 3, 5),
-        epochs=8,
+        epochs=20,
         lr=4e-3,
         batch_size=128,
         jitter=1,

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import modelopt_core as mo
-from modelopt_core import codec, heldout, identity
+from modelopt_core import aside, codec, heldout, identity
 from modelopt_core.calls import calls
 from modelopt_core.estimate import mcnemar
 from modelopt_core.export import onnx_bytes
@@ -183,7 +183,7 @@ def test_what_was_learned_by_heart_is_taken_back_once():
 
 def _plain(model):
     other = identity.clone(model)
-    del other.__dict__[heldout.NOTE]
+    del other.__dict__[aside.NOTES]
     return identity.stamp(other, "plain")
 
 

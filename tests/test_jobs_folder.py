@@ -20,6 +20,7 @@ import modelopt_core as mo
 from modelopt_core import identity, jobs
 from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError
+from modelopt_core.fuse import learned
 from modelopt_core.jobs import Job, JobError, worker
 from modelopt_core.step import kept
 
@@ -88,6 +89,11 @@ def test_a_job_of_several_models(tmp_path: Path) -> None:
     for step, models in ((fused, pool), (student, [teacher])):
         assert not kept(step.key(models, w))
         assert jobs.recall(step.key(models, w), folder=tmp_path)
+    again = fused.apply(pool, w)  # with what its file does not hold: how the head was found, what the folds say of val
+    STORE.clear()
+    made = fused.apply(pool, w)
+    assert learned(again) == learned(made) is not None
+    torch.testing.assert_close(*(mo.predictions(each, w).outputs.logits for each in (again, made)))
 
 
 def test_a_process_that_never_speaks_has_failed(draft: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,14 +42,17 @@ def tables(rows: dict[str, Any]) -> Iterator[str]:
 
 
 def widths(rows: dict[str, Any]) -> Iterator[str]:
-    """Mean errors at every temperature, by units a layer, and over how many seeds."""
+    """Mean errors ± their standard deviation over seeds at every temperature, by units a layer."""
     names = ("alone", *(f"T {t:g}" for t in TEMPERATURES))
     yield "\n| units | seeds | " + " | ".join(names) + " |\n|--:|--:|" + "--:|" * len(names)
     for units in (30, 300, 800):
         found = [[len(r["wrong"]) for k, r in rows.items() if k.startswith(f"width {units} {n} seed")] for n in names]
         if any(found):
             seeds = sorted({len(errors) for errors in found if errors})
-            cells = [f"{np.mean(errors):.1f}" if errors else "" for errors in found]
+            cells = [
+                f"{np.mean(errors):.1f} ± {np.std(errors, ddof=len(errors) > 1):.1f}" if errors else ""
+                for errors in found
+            ]
             yield f"| {units} | {'–'.join(map(str, seeds))} | " + " | ".join(cells) + " |"
 
 

@@ -26,6 +26,8 @@ from modelopt_core.workload import Workload
 
 TRAINED = range(1, 1001)  # epochs in which exits are
 
+QUICK = 10_000  # examples of train: networks for so few are small
+
 
 @COMPOSITES.register("gate")
 class Gate(Composite):
@@ -188,13 +190,16 @@ class Cascade(Combine):
         return value
 
     def lasts(self, workload: Workload) -> bool:
-        """Training does."""
-        return self.stages == "exits" and self.epochs > 0
+        """Training does, and fitting heads to the wide layers that networks for much data have."""
+        return self.stages == "exits" and (self.epochs > 0 or len(workload.train) > QUICK)
+
+    def check(self, models: Sequence[nn.Module], workload: Workload) -> None:
+        self.limits(self.ways(models, workload))
 
     @property
     def lasting(self) -> Cascade:
-        """The training of exits; when an example leaves is decided afterwards."""
-        if self.stages == "models" or not self.epochs:
+        """The making of exits; when an example leaves is decided afterwards."""
+        if self.stages == "models":
             return self
         told = ("threshold", "thresholds", "confidence", "calibrate")
         return self.changed(**{name: type(self).model_fields[name].default for name in told})
@@ -253,13 +258,12 @@ class Cascade(Combine):
         """Stages that share their work: exits from the last model."""
         if self == self.lasting:
             whole = self._branched(models[-1], workload, seed, report)
-            key = identity.digest(
-                identity.key(models[-1]), self.epochs, self.hidden, self.lr, seed if self.epochs else ""
-            )
         else:
             found = self.lasting.apply(models, workload, seed=seed, report=report)
             assert isinstance(found, Exits)
-            whole, key = again(found, (), self.confidence), identity.key(found)
+            whole = again(found, (), self.confidence)
+        made = (self.epochs, self.hidden, self.lr, seed) if self.epochs else ()
+        key = identity.digest(identity.key(models[-1]), workload.data_hash, *made)
         limits = self.limits(len(whole.members))
         return settled(whole, key, limits, self.temperatures(whole.parts, workload))
 

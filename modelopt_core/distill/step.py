@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -46,7 +47,7 @@ class Distill(Transform):
         description="Built as the teacher is, or as another model of the workload; its weights are drawn anew.",
     )
     width: float = Field(
-        0.25, gt=0, le=8, title="Width", description="Times the units and channels that its architecture has."
+        0.5, gt=0, le=8, title="Width", description="Times the units and channels that its architecture has."
     )
     loss: Annotated[str, Named(LOSSES)] = Field(
         "kl", title="Loss", description="What draws the student to its teacher."
@@ -67,6 +68,9 @@ class Distill(Transform):
     teacher_layer: Annotated[str, When("loss", *FEATURES)] = Field(
         "", max_length=80, title="Teacher's layer", description="Whose features it is compared with."
     )
+
+    def check(self, models: Sequence[nn.Module], workload: Workload) -> None:
+        spec_for(self.student, self.width, models[0], workload)
 
     def lasts(self, workload: Workload) -> bool:
         """It trains."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import heldout
+from modelopt_core import aside, heldout
 from modelopt_core.calls import sample
 from modelopt_core.composite import Composite, compose
 from modelopt_core.errors import ModelOptError
@@ -41,7 +41,10 @@ class Learned:
 
 def learned(model: nn.Module) -> Learned | None:
     """How the model's head was found, or None where there is none, or the model comes from a file."""
-    return model.__dict__.get(NOTE)
+    if (found := aside.noted(model, NOTE)) is None:
+        return None
+    (strength, folds), tried = found["chosen"].tolist(), found["tried"].tolist()
+    return Learned(strength, tuple(map(tuple, tried)), int(folds))
 
 
 def reads(model: nn.Module) -> list[Tensor]:
@@ -131,7 +134,9 @@ def _with_head(
     )
     head = along @ found.head
     take(whole.head, head)  # type: ignore[arg-type]
-    whole.__dict__[NOTE] = Learned(found.strength, found.tried, folds)
+    chosen = torch.tensor([found.strength, folds], dtype=torch.float64)
+    tried = torch.tensor(found.tried, dtype=torch.float64).reshape(-1, 2)
+    aside.note(whole, NOTE, {"chosen": chosen, "tried": tried})
     return heldout.note(whole, workload, seen @ head[:-1] + head[-1], found.held_out)
 
 

@@ -7,7 +7,7 @@ restarted app and a killed process lose nothing that was written:
     <key>.mopt         a model handed in, or after a      events.jsonl    what happened; appended by the process
                        step, under its key                alive           locked by the process while it lives
     <key>.safetensors  where a training stands            log.txt         what libraries print
-    best.mopt          the best model of a training
+    best.mopt          the best model of a training       <key>.aside     what is known of <key>.mopt beside its weights
 
 The lock tells a dead process from a slow one at once, however it died: the kernel lets go of it. See process.py for
 the process itself. Nothing is pickled, and nothing here waits.
@@ -211,7 +211,7 @@ def recall(key: str, owner: str = "", folder: Path | None = None) -> bool:
 
     key: what `step.key([model], workload, seed)` says. A damaged file counts as none.
     """
-    from modelopt_core import codec, step
+    from modelopt_core import step
 
     if step.kept(key):
         return True
@@ -219,9 +219,9 @@ def recall(key: str, owner: str = "", folder: Path | None = None) -> bool:
         try:
             job = find(path.parent.name, path.parent.parent)
             if job.belongs_to(owner):
-                step.keep(codec.load(path), key, job.notes(path.name))
+                step.keep(plans.result(path), key, job.notes(path.name))
                 return True
-        except ModelOptError:
+        except (ModelOptError, OSError):
             continue
     return False
 

@@ -19,6 +19,8 @@ from modelopt_core.jobs.journal import size_bytes
 from modelopt_core.jobs.pairs import Pair
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from modelopt_core.step import Step
 
 T = TypeVar("T")
@@ -102,6 +104,16 @@ def model_file(folder: Path, name: object) -> Path:
     if not isinstance(name, str) or not MODEL_FILE.fullmatch(name):
         raise JobError(f"the job names a model file {str(name)[:80]!r} that no job writes; start the job again")
     return folder / name
+
+
+def result(path: Path) -> nn.Module:
+    """The model in a job's folder, with what is known of it beside its weights."""
+    from modelopt_core import aside, codec
+
+    model, beside = codec.load(path), path.with_suffix(aside.SUFFIX)
+    if beside.is_file():
+        aside.unpack(model, beside.read_bytes())
+    return model
 
 
 def recipe(steps: Sequence[Step]) -> dict[str, Any]:

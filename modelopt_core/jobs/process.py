@@ -85,11 +85,11 @@ def work(worker: Worker) -> None:
 
 def finished_steps(folder: Path) -> None:
     """Put the models that an earlier process of this job finished where `Transform.apply` looks before it computes."""
-    from modelopt_core import codec, step
+    from modelopt_core import step
 
     for path in folder.glob("?" * KEY_LENGTH + ".mopt"):
         try:
-            step.keep(codec.load(path), path.stem)
+            step.keep(plans.result(path), path.stem)
         except ModelOptError:  # damaged since: it will be made again
             path.unlink(missing_ok=True)
 

@@ -143,10 +143,12 @@ class Worker:
 
     def keep_result(self, model: nn.Module) -> dict[str, object]:
         """Write a model under its key, so that nobody need make it again; the file's name, and notes on its making."""
-        from modelopt_core import identity
+        from modelopt_core import aside, identity
 
         name = f"{identity.key(model)}.mopt"
         if not (self.folder / name).exists():
+            if beside := aside.pack(model):  # first: whoever sees the model sees it whole
+                atomic.write((self.folder / name).with_suffix(aside.SUFFIX), beside)
             self.keep(model, name)
         self.forget_trainings()
         return {"model": name, "notes": [note.text for note in model.__dict__.get("notes", ())]}

@@ -19,6 +19,7 @@ from pages.shared.bench import Bench, load_workload
 from pages.shared.pin import Pin
 
 STAGES, MEMBERS, SWITCHED, INPUTS = (f"Pipeline.{name}" for name in ("stages", "members", "switches", "inputs"))
+READY = "Pipeline.ready"  # is the popover open?
 ALTERED = {"": "inputs as they are", "damage": "half damaged", "scatter": "scattered"}  # on the screen and in links
 DECIDES = {"route": "threshold", "judge": "suspicion"}  # which field says how sure a kind of stage must be
 UNTURNED = "No stage sorts or judges here: the Dial changes nothing."
@@ -97,10 +98,16 @@ def choose(page: str, here: Bench) -> None:
         if len(inputs := _inputs(here)) > 1:
             st.segmented_control("Inputs", list(inputs), key=INPUTS, required=True, persist_state="session",
                                  label_visibility="collapsed")  # fmt: skip
-        with st.popover("Ready-made", icon=":material/route:", help="Rows of stages that can be wired."):
-            for at, chain in enumerate(chains(here.workload)):
-                st.button(f" {ARROW} ".join(chain), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
-                          disabled=chain == st.session_state[STAGES], type="tertiary")  # fmt: skip
+        st.fragment(_ready, key="pipeline-ready")(here)
+
+
+def _ready(here: Bench) -> None:
+    """Rows of stages to choose from; only this is drawn again when it opens."""
+    with st.popover("Ready-made", icon=":material/route:", key=READY, on_change="rerun",
+                    help="Rows of stages that can be wired."):  # fmt: skip
+        for at, chain in enumerate(chains(here.workload)):
+            st.button(f" {ARROW} ".join(chain), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
+                      disabled=chain == st.session_state[STAGES], type="tertiary")  # fmt: skip
 
 
 def _wires(here: Bench) -> str:
@@ -124,6 +131,8 @@ def take(here: Bench, chain: Sequence[str]) -> None:
     state[MEMBERS] = pool.text([kept.get((task.name, at)) or Pin(_own(task, at), ()) for task, at in seats(here)])
     meets = next(filter(None, (here.workload.subtask(name).meets for name in chain)), "")
     state[INPUTS] = ALTERED[meets]
+    state[READY] = False  # closes it
+    st.rerun()
 
 
 def _chosen(here: Bench, widget: str) -> None:

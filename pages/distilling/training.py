@@ -121,13 +121,16 @@ def _gap(gap: mo.Gap) -> None:
         f"<tr><td>{escape(name)}</td><td>{units.percent(fmean(values))}</td><td>{_range(values)}</td></tr>"
         for name, values in cells
     )
-    said = "The teacher is not clearly better than the student alone: there is no gap to close."
+    over = "over the examples of val; one seed" if count == 1 else f"over the examples of val and {count} seeds"
+    value, low, high = (units.points(x) for x in (gap.gain.value, gap.gain.low, gap.gain.high))
+    said = f"The teacher is worth {value} ({low} to {high}, {over}). "
     if gap.share:
-        low, value, high = (
-            f"{100 * x:.0f} %".replace("-", units.MINUS) for x in (gap.share.low, gap.share.value, gap.share.high)
+        value, low, high = (
+            f"{100 * x:.0f} %".replace("-", units.MINUS) for x in (gap.share.value, gap.share.low, gap.share.high)
         )
-        over = "over the examples of val; one seed" if count == 1 else f"over the examples of val and {count} seeds"
-        said = f"{value} of the gap is closed ({low} to {high}, {over})."
+        said += f"{value} of the gap is closed ({low} to {high})."
+    else:
+        said += "It is not clearly better than the student alone itself: there is no gap to take a share of."
     spread = "worst to best" if count > 1 else ""
     head = f"<thead><tr><th>{_counted(count)}</th><th>score</th><th>{spread}</th></tr></thead>"
     st.html(

@@ -101,6 +101,7 @@ def panel(asked: Setting, *, asking: bool = False) -> None:
 
     asking: Learn waits for a guess, so that no curve is shown that would give the score away.
     """
+    asked.step.check(asked.models, asked.bench.workload)
     job = found(asked)
     if job is None or job.state in ("done", "cancelled"):  # done, and its file is gone
         with _panel(asked), _row("work-row"):
