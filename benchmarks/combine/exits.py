@@ -26,7 +26,6 @@ HEADS: dict[str, Any] = {"hidden": 128, "epochs": 20, "frozen": True}
 ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("mnist", "lenet5", FITTED),
     ("mnist", "lenet5", {**JOINT, "exits": ("inputs", "conv1", "conv2")}),
-    ("mnist", "lenet5", {**HEADS, "exits": ("inputs", "conv1", "conv2")}),
     ("mnist", "mlp1200", FITTED),
     ("mnist", "mlp1200", {**JOINT, "exits": ("inputs", "fc1"), "epochs": 20}),
     ("mnist", "mlp1200", {**HEADS, "exits": ("inputs", "fc1")}),
