@@ -20,7 +20,7 @@ frame.page(
         pool={"mnist": ("mlp30", "lenet300", "lenet5"), "digits": ("mlp", "cnn")},
         choose=stages.choose,
         settle=stages.settle,
-        aside=("hidden", "lr"),
+        aside=("frozen", "hidden", "lr"),
         tabs={"Stages": stages.draw, "Cost": cost.draw, "Early and wrong": early.draw},
         order=("Stages", "Cost", "Early and wrong"),
     )

@@ -117,6 +117,28 @@ def test_the_same_seed_and_a_resumed_training_give_the_same_weights(w, cnn):
     assert not same(first, run(1, lambda _: None))
 
 
+def test_heads_can_learn_alone(w, cnn):
+    """The network stays bit for bit, norms and grid too; an epoch's best comes with its network; it can be resumed."""
+    four, bests = mo.Quantize(bits=4).apply(cnn, w), []
+
+    def heard(event):
+        if isinstance(event, Progress) and event.best:
+            bests.append(event.best())
+
+    step = mo.Cascade(**JOINT, frozen=True, lr=0.01)
+    whole = step.apply([four], w, report=heard)
+    other = step.apply([four], w, seed=1)
+    with torch.no_grad():
+        x = w.val.inputs
+        torch.testing.assert_close(whole.parts[-1](x), four(x).log_softmax(1), atol=1e-4, rtol=1e-4)
+        assert isinstance(bests[-1], Exits)
+        assert torch.equal(bests[-1].every(x), whole.every(x))
+        said, labels = whole.every(w.train.inputs), w.train.targets
+    assert grid.codes(whole.members[1].body.conv2) is not None
+    assert torch.nn.functional.nll_loss(said[0], labels) < 2, "log 10 = 2.3 for heads that learned nothing"
+    assert not torch.equal(other.members[0].head[0].weight, whole.members[0].head[0].weight)
+
+
 def test_variants_stay_what_they_are(w, cnn):
     """What was pruned stays zero, what was quantized stays on its grid."""
     pruned = mo.Prune(ratio=0.5, granularity="weight").apply(cnn, w)

@@ -1,4 +1,4 @@
-"""Network and heads trained together, so that early layers learn what early heads need.
+"""Exits that are trained: with their network, so that early layers learn what early heads need, or the heads alone.
 
 Every exit learns from the labels; an early one also from what the last says, which makes up for what it cannot see.
 
@@ -8,19 +8,52 @@ al., Be Your Own Teacher, arXiv 1905.08094 (the last exit teaches the others).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor, nn
 
-from modelopt_core.cascade.exits import Exits, Piece
-from modelopt_core.events import Report
+from modelopt_core import identity
+from modelopt_core.cascade.exits import Exits, Piece, flat
+from modelopt_core.events import Progress, Relay, Report
 from modelopt_core.models import initialise
 from modelopt_core.straight import Settling, on_points, settled
 from modelopt_core.train import Objective, fit
 from modelopt_core.workload import Outputs, Workload
 
 BATCH = 128
+
+
+class Heads(nn.Module):
+    """The heads of a network with exits, to be trained while it stays. stays: the network, no part of this module."""
+
+    def __init__(self, whole: Exits) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(piece.head for piece in whole.members if isinstance(piece.head, nn.Module))
+        self.stays = [whole]  # in a list: its parameters are not trained, its norms not moved
+
+    def every(self, inputs: Tensor) -> Tensor:
+        """As `Exits.every`."""
+        said = []
+        for piece, head in zip(self.stays[0].members, [*self.heads, None], strict=True):
+            assert isinstance(piece, Piece)
+            with torch.no_grad():
+                states = piece.made(inputs)
+                read = states[0] if piece.pool is None else piece.pool(states[0])
+                inputs = torch.cat(flat(states), dim=1)
+            said.append(torch.log_softmax(read if head is None else head(read), dim=-1))
+        return torch.stack(said)
+
+
+@dataclass(frozen=True, eq=False)
+class Attached(Relay):
+    """A report that hears of the best heads so far on their network."""
+
+    def __call__(self, event: object) -> None:
+        """As any report."""
+        if isinstance(event, Progress) and (best := event.best) is not None:
+            event = replace(event, best=lambda: _network(best()))
+        super().__call__(event)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +63,8 @@ class EveryExit(Workload):
     own: Workload = field(kw_only=True)
 
     def forward(self, model: nn.Module, inputs: Tensor) -> Outputs:
-        """model: Exits."""
-        assert isinstance(model, Exits)
+        """model: Exits, or Heads."""
+        assert isinstance(model, Exits | Heads)
         return Outputs(model.every(inputs).transpose(0, 1).flatten(1))
 
     def apart(self, outputs: Outputs) -> list[Outputs]:
@@ -57,10 +90,13 @@ def joint_loss(said: Tensor, losses: Tensor) -> Tensor:
     return losses.sum() - (teacher * said[:-1]).sum(dim=-1).mean(dim=-1).sum()
 
 
-def trained(whole: Exits, workload: Workload, *, epochs: int, lr: float, seed: int, report: Report) -> Exits:
+def trained(
+    whole: Exits, workload: Workload, *, epochs: int, lr: float, seed: int, report: Report, stays: bool = False
+) -> Exits:
     """A copy trained on train, all exits at once; the epoch whose exits score best on val, on average.
 
-    What is zero stays so, and what lies on a grid stays on it: a pruned or quantized network remains one.
+    What is zero stays so, and what lies on a grid stays on it: a pruned or quantized network remains one. stays: only
+    the heads learn.
     """
     every = EveryExit(**{f.name: getattr(workload, f.name) for f in fields(Workload)}, own=workload)
 
@@ -70,18 +106,23 @@ def trained(whole: Exits, workload: Workload, *, epochs: int, lr: float, seed: i
         return joint_loss(torch.stack([one.log_probabilities for one in apart]), losses)
 
     done = fit(
-        on_points(whole),
+        Heads(whole) if stays else on_points(whole),
         every,
         epochs=epochs,
         lr=lr,
         batch_size=BATCH,
         augment=workload.augment,
-        objective=Objective(loss, "every exit"),
+        objective=Objective(loss, f"every exit {identity.key(whole) if stays else ''}"),
         keep_zeros=True,
         seed=seed,
-        report=Settling(report),
+        report=Attached(report) if stays else Settling(report),
     )
-    found = settled(done)
+    return _network(done if stays else settled(done))
+
+
+def _network(model: nn.Module) -> Exits:
+    """What was trained, as a network with exits."""
+    found = model.stays[0] if isinstance(model, Heads) else model
     assert isinstance(found, Exits)
     return found
 

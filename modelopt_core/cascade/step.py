@@ -169,6 +169,9 @@ class Cascade(Combine):
         description="Passes over train in which network and heads learn together; the last exit changes too. 0: the "
         "network stays, and linear heads are fitted to it.",
     )
+    frozen: Annotated[bool, When("epochs", *TRAINED)] = Field(
+        False, title="Heads only", description="The network stays, its last exit too: only the heads learn."
+    )
     hidden: Annotated[int, When("epochs", *TRAINED)] = Field(
         64, ge=0, le=65536, title="Head", description="Units of a hidden layer in each head that is trained; 0: none."
     )
@@ -274,4 +277,5 @@ class Cascade(Combine):
             whole = drawn(branched(model, workload, self.exits, self.confidence, self.hidden), seed)
         if not self.epochs:
             return whole
-        return trained(whole, workload, epochs=self.epochs, lr=self.lr, seed=seed, report=report)
+        stays = self.frozen
+        return trained(whole, workload, epochs=self.epochs, lr=self.lr, seed=seed, report=report, stays=stays)
