@@ -72,6 +72,7 @@ def test_one_run_trains_both_students(browser: Any, address: str, folder: Path) 
     page.locator(".st-key-work-panel >> text=examples per second").wait_for()
     assert page.locator(".st-key-work-panel figure").count() == 0
     page.get_by_role("radio", name="Tune").click()
+    page.get_by_role("tab", name="Softened", selected=True).wait_for()  # the tabs of Tune; Learn begins with Source
     page.get_by_role("tab", name="Training").click()
     page.wait_for_selector(".mo-cards")  # the job is done
     page.wait_for_function("""() => {

@@ -18,7 +18,7 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.prune import Duel, Unit, reveal
 from pages.pruning import article, criteria, picture, ratios, recovery, removed, weights
 from pages.pruning.ratios import Own
-from pages.shared import address, controls
+from pages.shared import address, bench, controls
 
 CONV, PAIR, LAST = Unit("conv1", ("conv1",), 16), Unit("a", ("a", "b"), 8), Unit("fc", ("fc",), 10, "it is the output")
 
@@ -106,8 +106,10 @@ def test_the_verdict_says_what_the_duels_say(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_is_not_fine_tuned_says_so() -> None:
-    assert recovery.untuned(mo.Prune()) == ""
-    assert "Nothing here is fine-tuned" in recovery.untuned(mo.Prune(recovery="fine-tuned"))
+    w = mo.workload("digits")
+    here = bench.Bench(w, "mlp", mo.baseline("digits", "mlp"), "onnx", "cpu", "tune")
+    assert recovery.untuned(mo.Prune(), here) == ""
+    assert "Nothing here is fine-tuned" in recovery.untuned(mo.Prune(recovery="fine-tuned"), here)
 
 
 def test_a_round_is_shown_whole() -> None:
