@@ -139,6 +139,15 @@ def test_heads_can_learn_alone(w, cnn):
     assert not torch.equal(other.members[0].head[0].weight, whole.members[0].head[0].weight)
 
 
+def test_every_field_of_a_training_makes_other_ways(w, cnn, whole):
+    """What a way said is kept under its key: two trainings must not share one."""
+    once = mo.Cascade(**{**JOINT, "epochs": 1})
+    others = [once, once.changed(frozen=True), once.changed(lr=0.01), once.changed(hidden=8)]
+    keys = [identity.key(step.apply([cnn], w).parts[0]) for step in others]
+    assert len({*keys, identity.key(whole.parts[0])}) == len(others) + 1
+    assert identity.key(once.changed(threshold=0.5).apply([cnn], w).parts[0]) == keys[0]
+
+
 def test_variants_stay_what_they_are(w, cnn):
     """What was pruned stays zero, what was quantized stays on its grid."""
     pruned = mo.Prune(ratio=0.5, granularity="weight").apply(cnn, w)

@@ -262,7 +262,7 @@ class Cascade(Combine):
             found = self.lasting.apply(models, workload, seed=seed, report=report)
             assert isinstance(found, Exits)
             whole = again(found, (), self.confidence)
-        made = (self.epochs, self.hidden, self.lr, seed) if self.epochs else ()
+        made = (self.epochs, self.hidden, self.lr, self.frozen, seed) if self.epochs else ()
         key = identity.digest(identity.key(models[-1]), workload.data_hash, *made)
         limits = self.limits(len(whole.members))
         return settled(whole, key, limits, self.temperatures(whole.parts, workload))
