@@ -74,10 +74,12 @@ def test_one_that_fails_ends_the_other() -> None:
         counting(1, 1.0)(report)
         raise mo.ModelOptError("lr is too high")
 
-    before = threading.active_count()
+    def left() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("in turns")]
+
     with pytest.raises(mo.ModelOptError, match="alone: lr is too high"):
         in_turns([counting(9, 1.0), broken], lambda _: None, ("", " alone"), 0)
-    assert threading.active_count() == before
+    assert left() == []
 
     def stop(event: object) -> None:
         if isinstance(event, Progress) and event.step >= 10:
@@ -85,7 +87,7 @@ def test_one_that_fails_ends_the_other() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         in_turns([counting(9, 1.0), counting(9, 2.0)], stop, ("", " alone"), 0)
-    assert threading.active_count() == before
+    assert left() == []
 
 
 def written(home: Path, seeds: tuple[int, ...] = (0,)) -> tuple[Worker, Job]:

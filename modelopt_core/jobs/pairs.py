@@ -79,7 +79,7 @@ def in_turns(works: Sequence[Callable[..., T]], report: Report, names: Sequence[
     The first that raises ends the others at their next report; its exception is raised here.
     """
     turns = _Turns(report, len(works), seed)
-    with ThreadPoolExecutor(max(1, len(works))) as threads:
+    with ThreadPoolExecutor(max(1, len(works)), "in turns") as threads:
         running = [threads.submit(turns.run, at, work, names[at]) for at, work in enumerate(works)]
     errors = [error for future in running if (error := future.exception())]
     if errors:
