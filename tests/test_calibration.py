@@ -26,6 +26,25 @@ def test_reliability_by_hand():
     assert ece(confidence, scores, bins=3) == pytest.approx((0.05 + 0.25 + 0.05) / 3)
 
 
+def test_a_bin_counts_by_its_size_by_hand():
+    """Five in two bins: three, 0.6 sure and right once; two, 0.85 sure and right: (3 · 4/15 + 2 · 0.15) / 5."""
+    confidence, scores = torch.tensor([0.5, 0.6, 0.7, 0.8, 0.9]), torch.tensor([0.0, 1.0, 0.0, 1.0, 1.0])
+    assert [b.n for b in reliability(confidence, scores, bins=2)] == [3, 2]
+    assert ece(confidence, scores, bins=2) == pytest.approx(0.22)
+    assert ece(confidence, scores, bins=1) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("n", "bins"), [(7, 3), (100, 30), (5, 9)])
+def test_ece_is_a_loop_over_examples(n, bins):
+    """Each example counts once, with the gap of the bin that it lies in."""
+    draw = np.random.default_rng(n)
+    confidence, scores = draw.random(n), draw.integers(0, 2, n).astype(float)
+    rank = np.argsort(np.argsort(confidence))
+    where = np.searchsorted(np.cumsum([len(part) for part in np.array_split(range(n), bins)]), rank, side="right")
+    gaps = [abs(scores[where == w].mean() - confidence[where == w].mean()) for w in where]
+    assert ece(torch.from_numpy(confidence), torch.from_numpy(scores), bins) == pytest.approx(np.mean(gaps))
+
+
 def test_more_bins_than_examples():
     assert ece(torch.tensor([0.25]), torch.tensor([1.0])) == pytest.approx(0.75)
     with pytest.raises(ModelOptError, match="1 bins of 0 examples make no curve; at least 1 of each is needed"):

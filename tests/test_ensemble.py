@@ -125,6 +125,23 @@ def test_greedy_by_hand():
     assert found.gap == pytest.approx(0, abs=1e-6)
 
 
+def test_greedy_keeps_its_best_moment_by_hand():
+    """The truth gets 0.8, 0.2 from one, 0.2, 0.8 from the other: after two picks ½ twice, after three 0.6 and 0.4.
+
+    After four it is ½ again: of equal moments the first.
+    """
+    member = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
+    said, targets = torch.stack([member, 1 - member]).log(), torch.zeros(2, dtype=torch.long)
+    for rounds in (2, 3, 5):
+        found = greedy_weights(said, targets, rounds)
+        assert found.weights == (0.5, 0.5)
+        assert found.loss == pytest.approx(math.log(2))
+        assert found.gap == pytest.approx(0, abs=1e-6)
+    alone = greedy_weights(said, targets, rounds=1)
+    assert (alone.weights, alone.loss) == ((1, 0), pytest.approx(-math.log(0.16) / 2))
+    assert alone.gap == pytest.approx((0.2 / 0.8 + 0.8 / 0.2) / 2 - 1)
+
+
 def test_greedy_gap_bounds_what_solving_gains():
     said, targets = drawn(6, 500, 5)
     solved, picked = best_weights(said, targets), greedy_weights(said, targets)

@@ -43,6 +43,18 @@ def test_equal_models_have_equal_keys_and_different_ones_have_not():
     assert identity.key(nn.Sequential(nn.ReLU())) != identity.key(nn.Sequential(nn.Tanh()))
 
 
+def test_buffers_are_part_of_a_model():
+    """Two networks of equal weights: one has seen other inputs, another holds a number that no file keeps."""
+    norm, other = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    assert identity.key(norm) == identity.key(other)
+    other.running_mean[0] = 0.5
+    assert identity.key(norm) != identity.key(other)
+    scaled, twice = net(), net()
+    scaled.register_buffer("factor", torch.tensor(1.0), persistent=False)
+    twice.register_buffer("factor", torch.tensor(2.0), persistent=False)
+    assert identity.key(scaled) != identity.key(twice)
+
+
 def test_a_clone_is_the_same_model_and_a_plain_copy_is_hashed():
     model = identity.stamp(net(), "abc")
     assert identity.key(identity.clone(model)) == "abc"

@@ -41,15 +41,17 @@ def test_gptq_two_by_two_by_hand():
     assert (mo.ROUNDINGS["nearest"](c) - 3).tolist() == [[0.0, 0.0]]
 
 
-def test_gptq_is_the_plain_algorithm():
+@pytest.mark.parametrize(("rows", "columns"), [(3, 6), (2, 32), (2, 33), (2, 70)])
+def test_gptq_is_the_plain_algorithm(rows, columns):
     """The paper's algorithm without blocks and without a Cholesky factor: after a column is rounded, the least squares
-    solution for the columns that are left, in float64 by SciPy."""
-    weight, inputs = drawn(3, 6), drawn(40, 6, seed=1) @ drawn(6, 6, seed=2)
+    solution for the columns that are left, in float64 by SciPy. Also where later blocks must learn of the errors."""
+    weight, n = drawn(rows, columns), 4 * columns
+    inputs = drawn(n, columns, seed=1) @ drawn(columns, columns, seed=2)
     c = context(weight, inputs, scale=0.5, levels=15)
-    damped = np.vstack([inputs.numpy(), np.sqrt(0.01 * len(inputs) * float(inputs.square().mean())) * np.eye(6)])
+    damped = np.vstack([inputs.numpy(), np.sqrt(0.01 * n * float(inputs.square().mean())) * np.eye(columns)])
     order = np.argsort(-(inputs.numpy() ** 2).sum(0))
-    expected = np.zeros((3, 6))
-    for row in range(3):
+    expected = np.zeros((rows, columns))
+    for row in range(rows):
         target = damped @ weight[row].double().numpy()
         for i, column in enumerate(order):
             left = order[i:]
@@ -58,6 +60,13 @@ def test_gptq_is_the_plain_algorithm():
             expected[row, column] = q
             target -= damped[:, column] * (q - 7) * 0.5
     assert gptq(c).numpy().tolist() == expected.tolist()
+
+
+def test_gptq_tells_the_next_block_by_hand():
+    """33 equal inputs of weight 0.45: of the first 32, 14.4 together, 14 become 1; the 0.4 that is left makes the last
+    0.85, and so 1. Alone it would be 0."""
+    codes = gptq(context(torch.full((1, 33), 0.45), torch.ones(8, 33)))[0] - 3
+    assert (codes[:32].sum(), codes[32]) == (14, 1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 1), (5, 300)])

@@ -1,5 +1,6 @@
 """Bits per layer: the knapsack against brute force, and the budget in bytes of the real file."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -44,6 +45,31 @@ def test_the_file_keeps_the_budget():
     assert {layer for layer, _ in found.layer_bits} == {"fc1", "fc2", "fc3"}
     drop = mo.compare(mo.allocate(model, w, step, budget_bytes=10**6).apply(model, w), model, w).delta.value
     assert abs(drop) < 0.01
+
+
+def test_what_was_told_of_a_width_is_checked_on_the_file():
+    """Widths that code shorter alone than together, by a quarter: the budget is that of the file, not of the sum."""
+    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    step = mo.Quantize(observer="mse")
+    known = [replace(k, size_bytes=k.size_bytes * 3 // 4 if k.bits > 2 else k.size_bytes)
+             for k in mo.widths(model, w, step, tried=(2, 4, 8))]  # fmt: skip
+    every = {bits: codec.sizes(step.changed(bits=bits).apply(model, w)).size_bytes for bits in (2, 4, 8)}
+    for budget in (every[4] - 1, every[8] - 1, every[2]):
+        found = mo.allocate(model, w, step, budget_bytes=budget, known=known)
+        assert codec.sizes(found.apply(model, w)).size_bytes <= budget
+    assert mo.allocate(model, w, step, budget_bytes=every[2], known=known) == step.changed(
+        layer_bits=tuple((layer, 2) for layer in ("fc1", "fc2", "fc3"))
+    )
+
+
+def test_the_whole_budget_is_used():
+    """To the byte: a file of so many bytes is found, and with one byte less it is not."""
+    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    step, known = mo.Quantize(), list(mo.widths(model, w, mo.Quantize(), tried=(2, 8)))
+    whole = step.changed(layer_bits=tuple((layer, 8) for layer in ("fc1", "fc2", "fc3")))
+    size = codec.sizes(whole.apply(model, w)).size_bytes
+    assert mo.allocate(model, w, step, budget_bytes=size, known=known) == whole
+    assert mo.allocate(model, w, step, budget_bytes=size - 1, known=known) != whole
 
 
 def test_widths_that_are_known_are_not_tried_again():
