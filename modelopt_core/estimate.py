@@ -51,36 +51,41 @@ def wilson(successes: int, n: int, how: str = "measured") -> Estimate:
     """
     if not 0 <= successes <= n or n < 1:
         raise ModelOptError(f"a proportion needs 0 ≤ successes ≤ n and n ≥ 1, not {successes} of {n}")
-    p, z2 = successes / n, Z * Z / n
-    center = (p + z2 / 2) / (1 + z2)
-    half = math.sqrt(z2 * (p * (1 - p) + z2 / 4)) / (1 + z2)
-    return Estimate(p, max(0.0, min(p, center - half)), min(1.0, max(p, center + half)), n, how)
+    p = successes / n
+    return _score_interval(p, p * (1 - p), n, how)
 
 
 def mean_interval(example_scores: ArrayLike, how: str = "measured") -> Estimate:
-    """Mean of per-example scores (n,) in [0, 1]: Wilson where all are 0 or 1, else mean ± Z standard errors."""
+    """Mean of per-example scores (n,) in [0, 1]: Wilson's interval, with their own variance in place of p (1 − p).
+
+    Of right and wrong it is his own; of many graded scores it comes to mean ± Z standard errors; where all n are equal
+    it is Z² / (n + Z²) wide, as his is at 0 and at n: what was never seen may still be there.
+    """
     scores = _vector(example_scores, "scores")
     if scores.min() < 0 or scores.max() > 1:
         raise ModelOptError(f"scores lie in [0, 1], not in [{scores.min():g}, {scores.max():g}]")
     if np.isin(scores, (0.0, 1.0)).all():
         return wilson(int(scores.sum()), scores.size, how)
-    return _normal(scores, 0.0, 1.0, how)
+    mean = min(1.0, max(0.0, float(scores.mean())))
+    if scores.size == 1:  # alone it says nothing about the spread
+        return Estimate(mean, 0.0, 1.0, 1, how)
+    return _score_interval(mean, float(scores.var()), scores.size, how)
 
 
 def difference(before: ArrayLike, after: ArrayLike, how: str = "measured") -> Estimate:
     """Mean change (after − before) of paired scores (n,), (n,) in [0, 1]: in [-1, 1], ± Z standard errors.
 
-    Pairing pays: both models see the same examples, so what makes an example hard cancels out. Scores of 0 and 1 get
-    half a win, half a loss and one tie added first, so that "nobody changed" still has a width.
+    Pairing pays: both models see the same examples, so what makes an example hard cancels out. Half a win, half a loss
+    and one tie are added first, so that "nobody changed" and "all changed alike" still have a width.
     Source: A. Agresti, Y. Min, Simple Improved Confidence Intervals for Comparing Matched Proportions, 2005
     """
     first, second = _pair(before, after, "scores")
     change = second - first
-    if not np.isin(change, (-1.0, 0.0, 1.0)).all():
-        return _normal(change, -1.0, 1.0, how)
+    if change.size == 1 and not float(change[0]).is_integer():
+        return Estimate(float(change[0]), -1.0, 1.0, 1, how)
     n, mean = change.size + 2, float(change.mean())
     center = float(change.sum()) / n
-    half = Z * math.sqrt((float(np.abs(change).sum() + 1) / n - center * center) / n)
+    half = Z * math.sqrt((float(np.square(change).sum() + 1) / n - center * center) / n)
     return Estimate(mean, max(-1.0, min(mean, center - half)), min(1.0, max(mean, center + half)), change.size, how)
 
 
@@ -139,31 +144,32 @@ def mcnemar(before_correct: ArrayLike, after_correct: ArrayLike) -> Flips:
 
 
 def holm(ps: Sequence[float], alpha: float = 0.05) -> list[bool]:
-    """Which tests stay significant when all m are asked at once: the k-th lowest p (from 0) below alpha / (m − k).
+    """Which tests stay significant when all m are asked at once: the k-th lowest p (from 0) at most alpha / (m − k).
 
     Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statist. 6, 1979
     """
+    if wrong := [p for p in ps if not 0 <= p <= 1]:
+        raise ModelOptError(f"a p-value of {wrong[0]:g} is none; p-values lie in [0, 1], so leave out what has none")
     clear, still = [False] * len(ps), True
     for rank, at in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        still = still and ps[at] < alpha / (len(ps) - rank)
+        still = still and ps[at] <= alpha / (len(ps) - rank)
         clear[at] = still
     return clear
 
 
 def verdict(p: float, delta: float, alpha: float = 0.05) -> str:
-    """What a page says of a change `delta` with p-value `p`: better, worse, or not significant."""
-    if p >= alpha or delta == 0:
+    """What a page says of a change `delta` with p-value `p`: better, worse, or not significant where p > alpha."""
+    if not p <= alpha or delta == 0:
         return "not significant"
     return "better" if delta > 0 else "worse"
 
 
-def _normal(values: NDArray[np.float64], least: float, most: float, how: str) -> Estimate:
-    """Mean ± Z standard errors, cut to what is possible; one value alone says nothing about its spread."""
-    mean = min(most, max(least, float(values.mean())))
-    if values.size == 1:
-        return Estimate(mean, least, most, 1, how)
-    half = Z * float(values.std(ddof=1)) / math.sqrt(values.size)
-    return Estimate(mean, max(least, mean - half), min(most, mean + half), values.size, how)
+def _score_interval(mean: float, variance: float, n: int, how: str) -> Estimate:
+    """Wilson's interval of a mean in [0, 1], from n observations with this variance; his own is of p (1 − p)."""
+    z2 = Z * Z / n
+    center = (mean + z2 / 2) / (1 + z2)
+    half = math.sqrt(z2 * (variance + z2 / 4)) / (1 + z2)
+    return Estimate(mean, max(0.0, min(mean, center - half)), min(1.0, max(mean, center + half)), n, how)
 
 
 def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:

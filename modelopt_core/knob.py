@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modelopt_core.errors import ModelOptError
+
 
 @dataclass(frozen=True)
 class Knob:
@@ -29,9 +31,11 @@ class Knob:
         return min(self.stops, key=lambda stop: abs(stop - value))
 
     def values(self, points: int) -> list[float]:
-        """At most `points` of the stops, evenly spread and with the last one, in the order coarse to fine."""
+        """At most `points` of the stops, evenly spread and with both ends, in the order coarse to fine."""
+        if points < 2:
+            raise ModelOptError(f"points={points} is not allowed; a curve has 2 ends, so choose 2 points or more")
         stops = self.stops
-        stride = max(1, -(-(len(stops) - 1) // max(1, points - 1)))
+        stride = max(1, -(-(len(stops) - 1) // (points - 1)))
         ticks = [*range(0, len(stops) - 1, stride), len(stops) - 1]
         order, seen, width = [ticks[0], ticks[-1]], {ticks[0], ticks[-1]}, len(ticks)
         while len(seen) < len(ticks):

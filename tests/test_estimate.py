@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -54,11 +55,42 @@ def test_mean_of_right_and_wrong_is_wilson() -> None:
     assert mean_interval([True]) == wilson(1, 1)
 
 
-def test_mean_of_graded_scores_is_the_normal_interval() -> None:
-    scores = np.random.default_rng(0).random(200)
+def test_mean_of_many_graded_scores_is_the_normal_interval() -> None:
+    scores = np.random.default_rng(0).random(20_000)
     ours, theirs = mean_interval(scores), stats.norm.interval(0.95, scores.mean(), stats.sem(scores))
-    assert (ours.low, ours.high) == pytest.approx(theirs, abs=1e-12)
-    assert ours.n == 200
+    assert (ours.low, ours.high) == pytest.approx(theirs, abs=2e-5)
+    assert ours.n == 20_000
+
+
+def test_mean_of_graded_scores_solves_wilsons_equation() -> None:
+    """Each limit m is as far from the mean as Z standard errors and what pulls towards ½: (m − x̄)² (n + Z²) = …"""
+    scores, z2 = np.random.default_rng(0).random(30), stats.norm.ppf(0.975) ** 2
+    ours, n, mean = mean_interval(scores), 30, scores.mean()
+    for m in (ours.low, ours.high):  # Wilson: n (p̂ − p)² = z² p (1 − p), with p̂ (1 − p̂) exchanged for the variance
+        excess = scores.var() - mean * (1 - mean)
+        assert n * (mean - m) ** 2 == pytest.approx(z2 * (m * (1 - m) + excess / (1 + z2 / n)), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 20, 1000])
+@pytest.mark.parametrize("score", [0.0, 0.25, 0.5, 1 - 1e-12, 1.0])
+def test_equal_scores_have_the_width_of_wilson_at_the_edge(score: float, n: int) -> None:
+    found, edge = mean_interval([score] * n), stats.binomtest(n, n).proportion_ci(method="wilson")
+    assert found.high - found.low == pytest.approx(edge.high - edge.low, rel=1e-6)
+    assert 0 <= found.low <= score <= found.high <= 1
+
+
+def test_equal_graded_changes_have_a_width() -> None:
+    """All gained 0.1 of 20: with ½, ½ and a tie added 2 / 22 ± 1.96 √((1.2 / 22 − (2 / 22)²) / 22)."""
+    found = difference([0.5] * 20, [0.6] * 20)
+    half = stats.norm.ppf(0.975) * math.sqrt((1.2 / 22 - (2 / 22) ** 2) / 22)
+    assert (found.low, found.high) == pytest.approx((2 / 22 - half, 2 / 22 + half))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.randoms(use_true_random=False))
+def test_intervals_do_not_depend_on_the_order(scores: list[float], draw: random.Random) -> None:
+    other = draw.sample(scores, len(scores))
+    first, second = mean_interval(scores), mean_interval(other)
+    assert (first.value, first.low, first.high) == pytest.approx((second.value, second.low, second.high), abs=1e-12)
 
 
 def test_one_graded_score_says_nothing_about_the_spread() -> None:
@@ -73,13 +105,13 @@ def test_difference_by_hand() -> None:
     assert (estimate.low, estimate.high) == pytest.approx((0.1 - 0.38706, 0.1 + 0.38706), abs=1e-4)
 
 
-def test_difference_of_graded_scores_is_the_paired_normal_interval() -> None:
+def test_difference_of_many_graded_scores_is_the_paired_normal_interval() -> None:
     generator = np.random.default_rng(1)
-    before = generator.random(50)
-    after = np.clip(before + 0.1 * generator.standard_normal(50), 0, 1)
+    before = generator.random(20_000)
+    after = np.clip(before + 0.1 * generator.standard_normal(20_000), 0, 1)
     ours = difference(before, after)
     theirs = stats.norm.interval(0.95, (after - before).mean(), stats.sem(after - before))
-    assert (ours.low, ours.high) == pytest.approx(theirs, abs=1e-12)
+    assert (ours.low, ours.high) == pytest.approx(theirs, abs=2e-5)
 
 
 def test_unchanged_answers_still_have_a_width() -> None:
@@ -146,7 +178,13 @@ def test_mcnemar_does_not_depend_on_which_is_first() -> None:
 
 @pytest.mark.parametrize(
     ("p", "delta", "word"),
-    [(0.2, 0.1, "not significant"), (0.05, -0.1, "not significant"), (0.01, 0.1, "better"), (0.01, -0.1, "worse")],
+    [
+        (0.2, 0.1, "not significant"),
+        (0.0501, -0.1, "not significant"),
+        (0.05, -0.1, "worse"),
+        (0.01, 0.1, "better"),
+        (0.01, -0.1, "worse"),
+    ],
 )
 def test_verdict(p: float, delta: float, word: str) -> None:
     assert verdict(p, delta) == word
@@ -184,3 +222,17 @@ def test_holm_by_hand() -> None:
     assert holm([0.03, 0.01, 0.04]) == [False, True, False]
     assert holm([0.04]) == [True]
     assert holm([]) == []
+
+
+def test_holm_at_the_boundary() -> None:
+    """At most alpha / m is enough: 0.05 / 2 of two, 0.05 of one."""
+    assert holm([0.025, 0.05]) == [True, True]
+    assert holm([0.05]) == [True]
+    assert holm([0.02500001, 0.05]) == [False, False]
+
+
+@pytest.mark.parametrize("p", [math.nan, -0.1, 1.5])
+def test_holm_refuses_what_is_no_p_value(p: float) -> None:
+    with pytest.raises(ModelOptError, match=rf"a p-value of {p:g} is none; p-values lie in \[0, 1\]"):
+        holm([p, 0.001])
+    assert verdict(math.nan, 0.1) == "not significant"

@@ -10,6 +10,7 @@ from torch import nn
 
 import modelopt_core as mo
 from modelopt_core.events import Note, NotesApart, silent
+from modelopt_core.fuse.path import path
 from modelopt_core.knob import Doublings, Knob
 
 
@@ -59,12 +60,21 @@ def test_knob_with_stops_beyond_its_range():
     assert [knob.nearest(value) for value in (0, 4.2, 11, 13, 99)] == [1, 4, 8, 16, 16]
 
 
-@pytest.mark.parametrize("points", [1, 2, 3, 10, 34, 100, 1000])
+@pytest.mark.parametrize("points", [2, 3, 10, 34, 100, 1000])
 def test_knob_values_are_distinct_ticks_with_both_ends(points):
     values = Knob(0.0, 0.99, 0.01, "p").values(points)
     assert values[:2] == [0.0, 0.99]
-    assert len(values) == len(set(values)) <= max(points, 2) + 1
+    assert len(values) == len(set(values)) <= points + 1
     assert all(abs(v * 100 - round(v * 100)) < 1e-9 for v in values)
+
+
+@pytest.mark.parametrize("points", [1, 0, -3])
+def test_a_curve_has_two_ends(points):
+    w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
+    with pytest.raises(mo.ModelOptError, match=rf"points={points} is not allowed; a curve has 2 ends, so choose 2"):
+        list(mo.curve(mo.Prune(), "ratio", model, w, points=points))
+    with pytest.raises(mo.ModelOptError, match=rf"points={points} is not allowed; a line has 2 ends, so choose 2"):
+        list(path(model, model, w, points=points))
 
 
 def test_steps_are_values():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from modelopt_core import turns
+from modelopt_core.errors import ModelOptError
 from modelopt_core.fuse.melt import aligned, alike, merged
 from modelopt_core.fuse.merges import MERGES
 from modelopt_core.train import evaluate, norms_of, reestimate_norms
@@ -33,9 +34,11 @@ def path(
     Source: Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis, arXiv 1912.05671; norms: Jordan
     et al., REPAIR: REnormalizing Permuted Activations for Interpolation Repair, arXiv 2211.08403.
     """
+    if points < 2:
+        raise ModelOptError(f"points={points} is not allowed; a line has 2 ends, so choose 2 points or more")
     for i in range(points):
         turns.pause()
-        t = i / max(1, points - 1)
+        t = i / (points - 1)
         between = merged([first, second], (1 - t, t), MERGES["average"])
         if norms and 0 < t < 1:
             between = reestimate_norms(between, workload)
