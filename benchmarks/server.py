@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCHER = ROOT / "pages" / "shared" / "serve.py"
-START_S = 60  # generous: other programs may share the cores
+START_S = 120  # generous: other programs may have the cores
+END_S = 30  # after which it is killed
 
 
 def free_port() -> int:
@@ -43,7 +44,11 @@ def served(*arguments: str, launcher: Path = LAUNCHER, **environment: str) -> It
             yield address
         finally:
             server.terminate()
-            server.wait(10)
+            try:
+                server.wait(END_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait(END_S)
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -54,4 +59,5 @@ def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
-    raise RuntimeError(f"the server did not start: {log.read_text('utf-8')}")
+    how = "ended" if server.poll() is not None else f"did not answer in {START_S} s"
+    raise RuntimeError(f"the server {how}: {log.read_text('utf-8')}")

@@ -12,12 +12,14 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import settings
 
+from tests.waiting import patient
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 SOURCE_FOLDERS = ("modelopt_core", "pages", "benchmarks", "tests")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported; workers share the cores
-if SHARED_DATA.is_dir():
+if SHARED_DATA.is_dir():  # to test as where there is no data, set MODELOPT_DATA to an empty folder
     os.environ.setdefault("MODELOPT_DATA", str(SHARED_DATA))
 settings.register_profile("modelopt", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("modelopt")
@@ -72,7 +74,7 @@ def browser(chromium: str) -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is in the extra `test`")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield browser
+        yield patient(browser)
         browser.close()
 
 

@@ -22,6 +22,18 @@ FORBIDDEN = {
     "benchmarks/": ("tests",),
 }
 
+# What waits for something else. A job's own `result` does not: it raises where the job is not done.
+WAITS = ("join", "wait", "get", "result", "acquire", "communicate", "readline")
+RUNS = (
+    "subprocess.run",
+    "subprocess.check_output",
+    "subprocess.check_call",
+    "subprocess.call",
+    "urllib.request.urlopen",
+)
+SLEEPS = ("sleep", "wait_for_timeout")
+POLLS = "tests/waiting.py"  # the one file that polls, with a deadline
+
 
 def imported(tree: ast.AST) -> set[str]:
     """Dotted names of all that is imported anywhere in the tree: `from a import b` gives a and a.b."""
@@ -156,3 +168,71 @@ def test_the_public_core_is_documented(sources: Sources) -> None:
 
 def test_no_drawer_for_odds_and_ends(sources: Sources) -> None:
     assert [p for p in sources if Path(p).stem in {"utils", "util", "helpers", "misc", "common"}] == []
+
+
+def endless(tree: ast.AST) -> list[str]:
+    """Waits of a test without a limit: as `line: what`."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.While) and isinstance(node.test, ast.Constant):
+            found.append(f"{node.lineno}: while {node.test.value}")
+        if isinstance(node, ast.While) or (isinstance(node, ast.For) and _has(node, ast.Break)):
+            found += [f"{node.lineno}: a loop that sleeps" for call in _calls(node) if call in SLEEPS][:1]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            given = {keyword.arg for keyword in node.keywords}
+            whole = ast.unparse(node.func)
+            name, alone = node.func.attr, not node.args and "timeout" not in given and whole != "job.result"
+            if (name in WAITS and alone) or (whole in RUNS and "timeout" not in given):
+                found.append(f"{node.lineno}: {whole} without a timeout")
+    return found
+
+
+def _has(tree: ast.AST, kind: type[ast.AST]) -> bool:
+    return any(isinstance(node, kind) for node in ast.walk(tree))
+
+
+def _calls(tree: ast.AST) -> list[str]:
+    """The last names of all that is called: sleep for time.sleep."""
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [f.attr if isinstance(f, ast.Attribute) else ast.unparse(f) for f in functions]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True:\n    ask()",
+        "while not job.ended:\n    time.sleep(1)",
+        "while not there():\n    page.wait_for_timeout(20)",
+        "for _ in range(9):\n    if told():\n        break\n    sleep(1)",
+        "thread.join()",
+        "process.wait()",
+        "event.wait(timeout_s=3)",
+        "queue.get()",
+        "future.result()",
+        "lock.acquire()",
+        "process.communicate()",
+        "process.stdout.readline()",
+        "subprocess.run(['true'], check=True)",
+        "urllib.request.urlopen(url)",
+    ],
+)
+def test_a_wait_without_a_limit_is_seen(code: str) -> None:
+    assert len(endless(ast.parse(code))) == 1
+
+
+def test_waits_with_a_limit_pass() -> None:
+    code = """
+thread.join(5); ', '.join(names); process.wait(3); row.get('a'); subprocess.run(command, timeout=3)
+while tokens:
+    tokens.pop()
+for _ in range(3):
+    time.sleep(0.1)
+"""
+    assert endless(ast.parse(code)) == []
+
+
+def test_every_wait_of_a_test_has_a_limit(sources: Sources) -> None:
+    """Polls go through tests/waiting.py, which says what never came."""
+    tests = {path: tree for path, tree in sources.items() if path.startswith("tests/")}
+    assert endless(tests.pop(POLLS))
+    assert [f"{path}:{wait}" for path, tree in tests.items() for wait in endless(tree)] == []

@@ -23,7 +23,6 @@ def context(browser: Any) -> Iterator[Any]:
         permissions=["clipboard-read", "clipboard-write"],
         accept_downloads=True,
     )
-    context.set_default_timeout(30_000)
     yield context
     context.close()
 

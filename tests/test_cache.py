@@ -6,6 +6,7 @@ import time
 import pytest
 
 from modelopt_core.cache import Store
+from tests.waiting import join
 
 
 def test_least_recently_used_goes_by_hand():
@@ -37,8 +38,7 @@ def test_two_threads_pay_once():
     threads = [threading.Thread(target=lambda: got.append(store.get("k", make))) for _ in range(8)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(5)
+    join(threads, "what one of them makes")
     assert (got, len(paid)) == ([7] * 8, 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -10,7 +11,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,8 +20,8 @@ import modelopt_core
 from modelopt_core import cli, identity
 from modelopt_core.errors import DataMissing
 from modelopt_core.events import Progress
+from tests.waiting import LIMIT_S, SOON_S, first_line, wait_until
 
-WAIT_S = 20
 RECIPE = '{"version": 1, "steps": [\n {"step": "Prune",\n  "ratio": 0.5}\n]}\n'
 
 
@@ -47,7 +47,9 @@ def test_help_and_version_need_neither_torch_nor_streamlit() -> None:
             assert stop.code == 0
         print(sorted({"torch", "streamlit", "pandas"} & set(sys.modules)))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, timeout=LIMIT_S
+    )
     assert done.stdout.split("\n")[:2] == [f"modelopt-studio {modelopt_core.__version__}", "[]"]
 
 
@@ -215,40 +217,42 @@ def opened(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`modelopt` in a process group of its own, with a stand-in for the server; and the stand-in's process id."""
     launcher = tmp_path / "pages" / "shared" / "serve.py"
     launcher.parent.mkdir(parents=True)
-    launcher.write_text("import os, sys, time\nprint(os.getpid(), *sys.argv[1:], flush=True)\ntime.sleep(60)\n")
+    launcher.write_text("import os, sys, time\nprint(os.getpid(), *sys.argv[1:], flush=True)\ntime.sleep(300)\n")
     with socket.socket() as probe:
         probe.bind((cli.HOST, 0))
         port = probe.getsockname()[1]
     code = f"""
-        import pathlib, sys
+        import pathlib, signal, sys
         from modelopt_core import cli
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever shell or nohup began these tests
         cli.asset_path = lambda: pathlib.Path({str(tmp_path / "assets")!r})
         sys.exit(cli.main(["--port", "{port}", "--no-browser"]))
     """
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert process.stdout is not None
-    server, *arguments = process.stdout.readline().split()
-    assert arguments == ["--port", str(port), "--no-browser"]
-    yield process, int(server)
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    try:
+        server, *arguments = first_line(process, "the server's first word").split()
+        assert arguments == ["--port", str(port), "--no-browser"]
+        yield process, int(server)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the stand-in too
+        process.communicate(timeout=LIMIT_S)
 
 
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_ctrl_c_stops_the_server(opened: tuple[subprocess.Popen[str], int], whole_group: bool) -> None:
     process, server = opened
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
-    assert process.wait(WAIT_S) == cli.INTERRUPTED
+    assert process.wait(LIMIT_S) == cli.INTERRUPTED
     assert_gone(server)
 
 
 def test_sigterm_stops_the_server(opened: tuple[subprocess.Popen[str], int]) -> None:
     process, server = opened
     process.terminate()
-    assert process.wait(WAIT_S) == 128 + signal.SIGTERM
+    assert process.wait(LIMIT_S) == 128 + signal.SIGTERM
     assert_gone(server)
 
 
@@ -263,11 +267,12 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], *texts: str) -> None:
 
 def assert_gone(process_id: int) -> None:
     """The process has ended within a few seconds."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
+
+    def gone() -> bool:
         try:
             os.kill(process_id, 0)
         except ProcessLookupError:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"process {process_id} is still there")
+            return True
+        return False
+
+    wait_until(gone, f"process {process_id} to end", SOON_S)

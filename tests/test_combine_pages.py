@@ -215,6 +215,7 @@ def test_exits_are_chosen_and_trained_by_a_job(root: Any) -> None:
     assert lines(app) == []
 
 
+@pytest.mark.mnist
 def test_a_network_without_exits_says_so(root: Any) -> None:
     app = open_page(root, "cascade", workload="mnist", stages="exits", members="lenet300,mlp30")
     assert not app.exception

@@ -16,6 +16,7 @@ from modelopt_core.events import silent
 from modelopt_core.prune import Stats
 from modelopt_core.quantize import RoundingContext
 from modelopt_core.zoo import ZOO
+from tests.waiting import LIMIT_S
 
 PAIRS = [("digits", "cnn"), ("digits", "mlp"), ("docstrings", "bag"), ("docstrings", "textcnn")]
 STEPS = [
@@ -221,5 +222,6 @@ print(text[0])
 
 def test_same_recipe_seed_and_threads_is_bit_identical_in_two_processes():
     """R12: 10 of 10 in each of two processes."""
-    runs = [subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True) for _ in "ab"]
+    command = [sys.executable, "-c", PROGRAM]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S) for _ in "ab"]
     assert runs[0].stdout == runs[1].stdout != ""

@@ -29,7 +29,6 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium: str)
 def page(browser: Any) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light", has_touch=True)
     page = context.new_page()
-    page.set_default_timeout(20_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

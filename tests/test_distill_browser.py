@@ -28,7 +28,6 @@ def address(root: Path, folder: Path, chromium: str) -> Iterator[str]:
 
 def test_probabilities_follow_the_handle_and_examples_can_be_picked(browser: Any, address: str) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 1400})
-    page.set_default_timeout(60_000)
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.goto(f"{address}/distill?temperature=4")
@@ -66,7 +65,6 @@ def test_probabilities_follow_the_handle_and_examples_can_be_picked(browser: Any
 def test_one_run_trains_both_students(browser: Any, address: str, folder: Path) -> None:
     """From Run to two curves and cards, without a reload; in Learn no curve before the guess."""
     page = browser.new_page(viewport={"width": 1440, "height": 1400})
-    page.set_default_timeout(60_000)
     page.goto(f"{address}/distill?width=0.3&epochs=6&batch_size=8&view=learn")
     page.locator(".st-key-work-run button").click()
     page.locator(".st-key-work-panel >> text=examples per second").wait_for()

@@ -18,6 +18,7 @@ from modelopt_core import atomic, export
 from modelopt_core.errors import ModelOptError
 from modelopt_core.models import build
 from modelopt_core.spec import Spec
+from tests.waiting import LIMIT_S, join
 
 SPECS = [
     Spec("mlp", (("sizes", (64, 7, 10)),), (1, 8, 8)),
@@ -138,8 +139,7 @@ def test_four_threads_export_what_one_does() -> None:
     threads = [threading.Thread(target=work, args=(k,)) for k in range(len(models))]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(threads, "the exports of six models", LIMIT_S)
     assert [together[k] for k in range(len(models))] == alone
 
 

@@ -11,7 +11,6 @@ pytestmark = pytest.mark.browser
 
 def test_the_share_is_dragged_kept_and_found_in_a_second_tab(browser: Any, address: str) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 1400})
-    page.set_default_timeout(60_000)
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.goto(f"{address}/fuse")
@@ -28,7 +27,6 @@ def test_the_share_is_dragged_kept_and_found_in_a_second_tab(browser: Any, addre
     page.reload()
     page.wait_for_selector(".mo-cards")
     second = browser.new_page(viewport={"width": 1440, "height": 900})
-    second.set_default_timeout(60_000)
     second.goto(page.url)
     second.wait_for_selector("input[type=range]")
     score = second.locator(".mo-card.mo-score strong")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from pages.fusing import combiner, turning, valley
 from pages.shared import bench, trial
 from pages.shared.pin import Pin
 from tests.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
+from tests.waiting import wait_until
 
 PAIR = (Pin("cnn", ()), Pin("cnn-2", ()))
 
@@ -100,10 +100,8 @@ def test_the_dial_turns_scale_or_pull(here: bench.Bench, monkeypatch: pytest.Mon
 def test_the_valley_is_what_the_core_measures(here: bench.Bench) -> None:
     """Every route at every place; the straight one falls deepest."""
     sweep = valley.request(trial.Setting(here, mo.Fuse(), members=PAIR))
-    until = time.monotonic() + 120
-    while not sweep.done and time.monotonic() < until:
-        valley.request(trial.Setting(here, mo.Fuse(), members=PAIR))
-        time.sleep(0.05)
+    setting = trial.Setting(here, mo.Fuse(), members=PAIR)
+    wait_until(lambda: valley.request(setting).done, "the three routes", every_s=0.05)
     found = {name: [spot for route, spot in sweep.points if route == name] for name in ROUTES}
     assert {len(spots) for spots in found.values()} == {valley.POINTS}
     plain, moved, mended = (barrier(found[name]) for name in ROUTES)

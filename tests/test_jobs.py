@@ -19,10 +19,10 @@ import modelopt_core as mo
 from modelopt_core import jobs
 from modelopt_core.jobs import Job, JobError
 from modelopt_core.recipe import Stage
+from tests.waiting import LIMIT_S, SOON_S, wait_until
 
 SHORT = (mo.Prune(ratio=0.3), mo.Finetune(epochs=4))
 LONG = (mo.Prune(ratio=0.3), mo.Finetune(epochs=1000))
-LIMIT_S = 60.0  # on a machine that is busy with other things
 
 START_AND_LEAVE = """
 import sys
@@ -38,15 +38,6 @@ from modelopt_core import jobs
 [job] = jobs.list("ann", Path(sys.argv[1]))
 print(job.id, job.state, job.progress.phase, "torch" in sys.modules)
 """
-
-
-def until(true: Callable[[], object], limit_s: float = LIMIT_S) -> float:
-    """Seconds until it is so."""
-    begun = time.monotonic()
-    while not true():
-        assert time.monotonic() - begun < limit_s, "it never came"
-        time.sleep(0.01)
-    return time.monotonic() - begun
 
 
 def ended(job: Job) -> bool:
@@ -85,7 +76,7 @@ def python(code: str, *arguments: str, **environment: str) -> str:
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(
-        command, env=os.environ | paths | environment, capture_output=True, text=True, check=True
+        command, env=os.environ | paths | environment, capture_output=True, text=True, check=True, timeout=LIMIT_S
     ).stdout
 
 
@@ -102,7 +93,7 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     for job in started:
         if jobs.alive(job.path):
             job.cancel()
-            until(lambda job=job: not jobs.alive(job.path))
+            wait_until(lambda job=job: not jobs.alive(job.path), "the process of a cancelled job to end")
 
 
 def test_a_job_outlives_its_app_and_gives_what_run_gives(tmp_path: Path) -> None:
@@ -110,7 +101,7 @@ def test_a_job_outlives_its_app_and_gives_what_run_gives(tmp_path: Path) -> None
     recipe = mo.to_json(SHORT)
     id = python(START_AND_LEAVE, str(tmp_path), recipe, PYTHONPROFILEIMPORTTIME="1").strip()
     job = jobs.find(id, tmp_path)
-    until(lambda: ended(job))
+    wait_until(lambda: ended(job), "the job to end")
     assert (job.state, job.error) == ("done", None)
     assert python(COME_BACK, str(tmp_path)).split() == [id, "done", "recipe", "False"]
 
@@ -124,7 +115,7 @@ def test_a_job_outlives_its_app_and_gives_what_run_gives(tmp_path: Path) -> None
     assert torch.equal(weights(job.best() or torch.nn.Module()), weights(expected[-1].model))
 
     seconds = [e["time_s"] for e in job.events()]
-    assert max(b - a for a, b in pairwise(seconds)) < 2  # one each second, and a busy machine
+    assert max(b - a for a, b in pairwise(seconds)) < SOON_S  # one each second, where the machine isn't busy
     imported = set(re.findall(r"\| +([\w.]+)$", (job.path / "log.txt").read_text(), re.MULTILINE))
     assert {"torch", "modelopt_core.recipe"} <= imported
     assert not {n for n in imported if n.split(".")[0] in {"streamlit", "app", "pages", "pickle5", "tornado"}}
@@ -134,13 +125,13 @@ def test_a_job_outlives_its_app_and_gives_what_run_gives(tmp_path: Path) -> None
 def test_pause_step_resume_cancel_and_a_neighbour_that_is_killed(begin: Callable[..., Job]) -> None:
     job, victim = begin(LONG), begin(LONG)
     assert job.state == victim.state == "queued"
-    until(lambda: trains(job) and trains(victim))
+    wait_until(lambda: trains(job) and trains(victim), "both jobs to train")
     job.pause()
-    until(lambda: job.state == "paused", 5)
+    wait_until(lambda: job.state == "paused", "the pause", SOON_S)
     stood = epoch(job)
 
     os.kill(pid(victim), signal.SIGKILL)
-    assert until(lambda: victim.state == "failed") < 2
+    wait_until(lambda: victim.state == "failed", "the death of the process to be noticed", SOON_S)
     assert victim.error == jobs.DIED
     assert "\n" not in jobs.DIED
     best = victim.best()
@@ -149,15 +140,15 @@ def test_pause_step_resume_cancel_and_a_neighbour_that_is_killed(begin: Callable
 
     assert (job.state, epoch(job)) == ("paused", stood)
     job.step()
-    until(lambda: epoch(job) > stood, 5)
+    wait_until(lambda: epoch(job) > stood, "one step", SOON_S)
     time.sleep(0.2)
     assert (job.state, epoch(job)) == ("paused", stood + 1)
     job.resume()
-    until(lambda: job.state == "running" and epoch(job) > stood + 5, 5)
+    wait_until(lambda: job.state == "running" and epoch(job) > stood + 5, "five more steps", SOON_S)
     job.cancel()
-    assert until(lambda: job.state == "cancelled") < 2
+    wait_until(lambda: job.state == "cancelled", "the job to be cancelled", SOON_S)
     assert job.best() is not None
-    until(lambda: not jobs.alive(job.path), 5)
+    wait_until(lambda: not jobs.alive(job.path), "its process to end", SOON_S)
     with pytest.raises(JobError, match=r"job \w+ is cancelled; its result is there when it is done"):
         job.result()
     job.pause()  # an ended job takes no notice
@@ -169,15 +160,18 @@ def test_pause_step_resume_cancel_and_a_neighbour_that_is_killed(begin: Callable
 def test_a_job_that_died_goes_on_from_its_last_checkpoint(begin: Callable[..., Job]) -> None:
     recipe = (mo.Finetune(epochs=3, lr=0.01), mo.Finetune(epochs=400))
     job = begin(recipe)
-    until(lambda: trains(job) and job.progress.total == 400 * 17 and [*job.path.glob("*.safetensors")])
+    wait_until(
+        lambda: trains(job) and job.progress.total == 400 * 17 and [*job.path.glob("*.safetensors")],
+        "the first checkpoint of the second training",
+    )
     os.kill(pid(job), signal.SIGKILL)
-    until(lambda: job.state == "failed", 2)
+    wait_until(lambda: job.state == "failed", "the death of the process to be noticed", SOON_S)
     seen, spoken = len(job.events()), jobs.Job(job.path)
     with (job.path / "events.jsonl").open("ab") as file:
         file.write(b'{"kind":"progress","phase":"tra')  # it died in the middle of a word
     job.resume()
     assert job.state == "queued"
-    until(lambda: ended(job))
+    wait_until(lambda: ended(job), "the job to end")
     assert (spoken.state, spoken.error) == ("done", None)
     phases = [(e["values"]["epoch"], e["total"]) for e in job.events(seen) if e.get("phase") == "train"]
     assert {total for _, total in phases} == {400 * 17}  # the first training was not done again
@@ -190,7 +184,7 @@ def test_a_job_that_died_goes_on_from_its_last_checkpoint(begin: Callable[..., J
 
 def test_a_loss_that_explodes_fails_and_keeps_the_last_good_model(begin: Callable[..., Job]) -> None:
     job = begin((mo.Finetune(lr=1e9),), "cnn", threads=None)
-    until(lambda: ended(job))
+    wait_until(lambda: ended(job), "the job to end")
     assert job.state == "failed"
     assert re.fullmatch(r"loss is (nan|inf|\S+e\+\d+) in epoch \d+; choose lr below 1e\+09", job.error or "")
     best = job.best()

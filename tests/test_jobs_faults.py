@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 
 import modelopt_core as mo
 from modelopt_core import jobs
+from tests.waiting import wait_until
 
 # Python runs sitecustomize at its start. The first report of the job comes when PyTorch is there and training is not.
 SITECUSTOMIZE = """
@@ -36,14 +35,6 @@ if left[0]:
     Worker.__call__ = first_report
 """
 BATCHES = 17  # of digits, in an epoch
-LIMIT_S = 60.0  # on a machine that is busy with other things
-
-
-def until(true: Callable[[], object]) -> None:
-    begun = time.monotonic()
-    while not true():
-        assert time.monotonic() - begun < LIMIT_S, "it never came"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +49,7 @@ def test_a_fault_in_the_fourth_epoch(
     monkeypatch.setenv("FAULT_AT", str(3 * BATCHES + 5))
     step = mo.Finetune(epochs=6)
     job = jobs.start((step,), ["mlp"], "digits", threads=1, folder=tmp_path / "jobs")
-    until(lambda: job.ended)
+    wait_until(lambda: job.ended, "the job to end")
     assert job.state == "failed"
     assert sentence in (job.error or "")
     assert job.progress is not None
@@ -70,7 +61,7 @@ def test_a_fault_in_the_fourth_epoch(
     monkeypatch.delenv("FAULT_AT")
     seen = len(job.events())
     job.resume()
-    until(lambda: job.ended)
+    wait_until(lambda: job.ended, "the job to end")
     assert (job.state, job.error) == ("done", None)
     assert any(e.get("values", {}).get("epoch") == 6 for e in job.events(seen))
     threads = torch.get_num_threads()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +18,9 @@ from modelopt_core.jobs import Job, JobError, watch
 from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.grid import Grid, Swept, over_seeds, response, setting, sweep
 from modelopt_core.jobs.worker import Worker
+from tests.waiting import SOON_S, wait_until
 
 STEP = mo.Prune(granularity="weight", recovery="none")
-LIMIT_S = 60.0  # on a machine that is busy with other things
-
-
-def until(true: Callable[[], object], limit_s: float = LIMIT_S) -> None:
-    begun = time.monotonic()
-    while not true():
-        assert time.monotonic() - begun < limit_s, "it never came"
-        time.sleep(0.01)
 
 
 def written(home: Path, step: mo.Transform, grid: Grid | None = None, number: int = 0) -> tuple[Worker, Job]:
@@ -122,11 +113,11 @@ def test_what_cannot_be_swept_is_one_sentence(tmp_path: Path) -> None:
 def test_a_sweep_that_died_goes_on_with_the_first_point_that_it_lacks(tmp_path: Path) -> None:
     step = mo.Finetune(batch_size=16)
     job = jobs.sweep(step, "epochs", [1, 5, 2], "mlp", "digits", seeds=(0, 1), threads=1, folder=tmp_path)
-    until(lambda: job.measured("epochs"))
+    wait_until(lambda: job.measured("epochs"), "the first place of the curve")
     os.kill(next(int(e["pid"]) for e in reversed(job.events()) if "pid" in e), signal.SIGKILL)
-    until(lambda: job.state == "failed", 2)
+    wait_until(lambda: job.state == "failed", "the death of the process to be noticed", SOON_S)
     job.resume()
-    until(lambda: job.ended)
+    wait_until(lambda: job.ended, "the resumed job to end")
     assert (job.state, job.error) == ("done", None)
     assert [place[:2] for place in job.measured("epochs")] == [(1, 0), (5, 0), (2, 0), (1, 1), (5, 1), (2, 1)]
     STORE.clear()

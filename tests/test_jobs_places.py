@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +19,9 @@ from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.places import Place
 from modelopt_core.jobs.tidy import DAY_S, tidy
 from modelopt_core.jobs.worker import Cancelled, Worker
+from tests.waiting import SOON_S, join, wait_until
 
 ANN, BOB = plans.hashed("ann"), plans.hashed("bob")
-
-
-def until(true: Callable[[], object]) -> None:
-    begun = time.monotonic()
-    while not true():
-        assert time.monotonic() - begun < 5, "it never came"
-        time.sleep(0.002)
 
 
 def written(home: Path, number: int, owner: str = ANN, state: str = "done") -> Path:
@@ -87,7 +81,7 @@ def test_a_job_waits_for_a_place_and_gives_it_back_while_it_stands(worker: Worke
         worker.enter()
         entered.append("in")
         try:
-            while True:
+            for _ in range(10_000):  # 20 s and more: it is cancelled long before
                 worker(None)
                 time.sleep(0.002)
         except Cancelled:
@@ -98,14 +92,16 @@ def test_a_job_waits_for_a_place_and_gives_it_back_while_it_stands(worker: Worke
     time.sleep(0.1)
     assert entered == []
     others.pop().give_back()
-    until(lambda: entered == ["in"])
+    wait_until(lambda: entered == ["in"], "the job to get the free place", SOON_S)
     worker.command("pause")
-    until(lambda: worker.standing)
-    until(lambda: Place(worker.folder.parent, ANN).take())  # its locks are let go with it
+    wait_until(lambda: worker.standing, "the pause", SOON_S)
+    wait_until(
+        lambda: Place(worker.folder.parent, ANN).take(), "the place of the paused job", SOON_S
+    )  # its locks are let go with it
     worker.command("resume")
-    until(lambda: bool(worker.place.held))
+    wait_until(lambda: bool(worker.place.held), "the resumed job to get a place", SOON_S)
     worker.command("cancel")
-    thread.join(5)
+    join(thread, "the cancelled job to end")
     assert entered == ["in", "out"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from modelopt_core.jobs import plan as plans
 from modelopt_core.jobs.process import explain, finished_steps, main
 from modelopt_core.jobs.worker import Cancelled, Worker
 from modelopt_core.recipe import Stage
+from tests.waiting import SOON_S, join, wait_until
 
 
 @pytest.fixture
@@ -33,13 +34,6 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
 
 def events(worker: Worker) -> list[journal.Record]:
     return journal.Tail(worker.folder / jobs.EVENTS).read()
-
-
-def until(true: Callable[[], object]) -> None:
-    begun = time.monotonic()
-    while not true():
-        assert time.monotonic() - begun < 5, "it never came"
-        time.sleep(0.002)
 
 
 def reporting(worker: Worker, passed: list[int], count: int = 100) -> threading.Thread:
@@ -62,17 +56,17 @@ def test_commands_by_hand(worker: Worker) -> None:
     passed: list[int] = []
     worker.command("pause")
     thread = reporting(worker, passed)
-    until(lambda: worker.standing)
+    wait_until(lambda: worker.standing, "the pause", SOON_S)
     assert passed == []
     for count in (1, 2):
         worker.command("step")
-        until(lambda count=count: worker.standing and len(passed) == count)
+        wait_until(lambda count=count: worker.standing and len(passed) == count, "one step and the pause", SOON_S)
         assert passed == [*range(count)]
     worker.command("no such command")
     worker.command(["step"])
     assert passed == [0, 1]
     worker.command("cancel")
-    thread.join(2)
+    join(thread, "the cancelled recipe to end")
     assert passed == [0, 1, -1]
     assert [e["state"] for e in events(worker) if e["kind"] == "state"] == ["paused"] * 3
 
@@ -81,9 +75,9 @@ def test_step_while_running_pauses_and_resume_goes_on(worker: Worker) -> None:
     passed: list[int] = []
     worker.command("step")
     thread = reporting(worker, passed, 50)
-    until(lambda: worker.standing)
+    wait_until(lambda: worker.standing, "the pause", SOON_S)
     worker.command("resume")
-    thread.join(5)
+    join(thread, "fifty reports")
     assert passed == [*range(50)]
     assert [e["state"] for e in events(worker) if e["kind"] == "state"] == ["paused", "running"]
 
@@ -92,17 +86,19 @@ def test_commands_come_through_the_file_and_silence_is_broken(worker: Worker, mo
     monkeypatch.setattr("modelopt_core.jobs.worker.ALIVE_S", 0.05)
     (worker.folder / jobs.COMMANDS).write_bytes(b'nonsense\n{"command": "pause"}\n{"comm')
     threading.Thread(target=worker.watch, daemon=True).start()
-    until(lambda: worker.paused and [e["kind"] for e in events(worker)].count("alive") >= 2)
+    wait_until(
+        lambda: worker.paused and [e["kind"] for e in events(worker)].count("alive") >= 2,
+        "the command from the file and two signs of life",
+        SOON_S,
+    )
 
 
 def test_a_recipe_that_does_not_report_is_ended(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[Path] = []
     monkeypatch.setattr("modelopt_core.jobs.worker.leave", left.append)
     threading.Thread(target=worker.watch, daemon=True).start()
-    begun = time.monotonic()
     journal.append(worker.folder / jobs.COMMANDS, {"command": "cancel"})
-    until(lambda: left)
-    assert time.monotonic() - begun < 2
+    wait_until(lambda: left, "the process to be left", SOON_S)
     worker.finish("failed", "too late: the first word counts")
     worker.say("progress")
     assert [e.get("state") for e in events(worker) if e["kind"] != "alive"] == ["cancelled"]

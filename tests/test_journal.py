@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelopt_core.jobs.journal import JournalError, Tail, append
+from tests.waiting import join
 
 
 def test_by_hand(tmp_path: Path) -> None:
@@ -64,8 +65,7 @@ def test_lines_of_many_writers_do_not_mix(tmp_path: Path) -> None:
     ]
     for writer in writers:
         writer.start()
-    for writer in writers:
-        writer.join()
+    join(writers, "50 lines of each writer")
     read = Tail(path).read()
     assert len(read) == 200
     assert all([r["n"] for r in read if r["w"] == w] == [*range(50)] for w in range(4))

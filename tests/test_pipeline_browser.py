@@ -12,7 +12,6 @@ pytestmark = pytest.mark.browser
 
 def test_composed_switched_released_and_opened_again(browser: Any, address: str) -> None:
     context = browser.new_context(viewport={"width": 1440, "height": 1200})
-    context.set_default_timeout(60_000)
     page = opened(context, f"{address}/pipeline")
     page.wait_for_selector(".dial .plot .main-svg")
     first = page.locator(SCORE).inner_text()

@@ -16,7 +16,6 @@ HEAD, ROW = 0.25, 0.25  # of a table of three rows: its header and each row are 
 def page(browser: Any, address: str) -> Iterator[Any]:
     """The page with nothing to measure any more, so that nothing moves under the mouse."""
     page = browser.new_page(viewport={"width": 1440, "height": 1200})
-    page.set_default_timeout(60_000)
     page.goto(f"{address}/prune?ratio=0.2")
     page.wait_for_selector(".mo-strip")
     page.locator(".dial.busy").wait_for(state="detached")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from modelopt_core.errors import DataMissing
 from modelopt_core.prune import Unit
 from pages.pruning import article, criteria, ratios, recovery
 from tests.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
+from tests.waiting import wait_until
 
 KEYS = ratios.KEYS
 
@@ -29,9 +29,8 @@ def open_tab(root: Any, tab: str, **url: str) -> AppTest:
 
 def measured(app: AppTest) -> AppTest:
     """Once the background has measured all that the open tab asked for."""
-    while app.get("progress"):
-        time.sleep(0.05)  # a page that is drawn without a break never gives the background its turn
-        app.run()
+    # A page that is drawn without a break never gives the background its turn.
+    wait_until(lambda: not app.get("progress") or not app.run().get("progress"), "the open tab", every_s=0.05)
     assert not app.exception
     assert lines(app) == []
     return app

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 import modelopt_core as mo
 from benchmarks.server import served
 from modelopt_core import codec
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -37,7 +37,6 @@ def opened(browser: Any, address: str) -> Iterator[Any]:
 
     def open_tab(query: str, tab: str) -> Any:
         page = browser.new_page(viewport={"width": 1440, "height": 1200}, accept_downloads=True)
-        page.set_default_timeout(60_000)
         pages.append(page)
         page.sent = []
         page.on("websocket", lambda socket: socket.on("framesent", lambda frame: page.sent.append(frame)))
@@ -111,15 +110,16 @@ def test_the_setting_as_a_file(opened: Any, tmp_path: Path) -> None:
 
 def test_adaround_is_a_job_that_shows_how_far_it_is(browser: Any, address: str) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
-    page.set_default_timeout(60_000)
     page.goto(f"{address}/quantize?model=cnn&bits=2&rounding=adaround&examples=1024")
     page.get_by_text("Not measured", exact=True).wait_for()
     page.locator(".st-key-work-run button").click()
-    seen, end = set(), time.monotonic() + 60
-    while not page.locator(".mo-cards").count():
-        assert time.monotonic() < end, "the job never ended"
+    seen: set[str] = set()
+
+    def ended() -> bool:
         seen.update(page.locator(f"{PANEL} .bar").evaluate_all("bars => bars.map(bar => bar.dataset.share)"))
-        page.wait_for_timeout(20)
+        return bool(page.locator(".mo-cards").count())
+
+    wait_until(ended, "the job to end")
     assert len(seen) > 1, "the bar never moved"
     page.get_by_role("tab", name="Error").click()
     page.get_by_role("cell", name="fc1").first.wait_for()

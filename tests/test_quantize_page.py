@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 import modelopt_core as mo
 from pages.shared import units
 from tests.test_pages import _quiet, lines, open_page  # noqa: F401  the fixture works by being here
 from tests.test_prune_page import html
+from tests.waiting import wait_until
 
 
 def open_tab(root: Any, tab: str, **url: str) -> Any:
@@ -80,15 +81,16 @@ def test_bits_of_a_layer_by_hand_and_in_the_link(root: Any) -> None:
     assert app.query_params["layer_bits"] == "fc1:2,fc2:8"
 
 
+def solved(app: AppTest) -> None:
+    """Wait for every layer at every width, in the background."""
+    wait_until(lambda: app.run().session_state["Quantize.layer_bits"], "bits for every layer", every_s=0.05)
+
+
 def test_bits_are_solved_for_a_budget(root: Any) -> None:
     app = open_tab(root, "Bits", model="mlp")
     app.session_state["Quantize budget"] = 4000
     next(b for b in app.button if b.label == "Solve").click()
-    for _ in range(200):  # every layer at every width, in the background
-        app.run()
-        if app.session_state["Quantize.layer_bits"]:
-            break
-        time.sleep(0.05)
+    solved(app)
     assert not app.exception
     w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
     assert (
@@ -109,11 +111,7 @@ def test_bits_are_solved_for_a_tolerated_drop(root: Any) -> None:
     app.run()
     app.session_state["Quantize tolerated"] = 5.0
     next(b for b in app.button if b.label == "Solve").click()
-    for _ in range(200):
-        app.run()
-        if app.session_state["Quantize.layer_bits"]:
-            break
-        time.sleep(0.05)
+    solved(app)
     w, model = mo.workload("digits"), mo.baseline("digits", "mlp")
     assert (
         app.session_state["Quantize.layer_bits"] == mo.allocate(model, w, mo.Quantize(), tolerated_drop=0.05).layer_bits

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from modelopt_core import cli
+from tests.waiting import LIMIT_S
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def test_the_python_runs(blocks: dict[str, list[str]], root: Path, tmp_path: Pat
             capture_output=True,
             text=True,
             check=False,
+            timeout=LIMIT_S,
         )
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "small.mopt").stat().st_size > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 import tomllib
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ import pytest
 
 from benchmarks.server import served
 from tests.serving import lay_out
+from tests.waiting import LIMIT_S, wait_until
 
 PLOTLY = "/_stcore/bidi-components/modelopt.plotly/plotly.min.js"
 
@@ -34,7 +34,7 @@ def ask(url: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]
     """(status, headers, body), for refusals too."""
     request = urllib.request.Request(url, method=method, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as refusal:
         return refusal.code, refusal.headers, refusal.read()
@@ -163,37 +163,24 @@ def test_browser_is_opened_when_asked(launcher: Path) -> None:
     script.write_text(f'#!/bin/sh\nprintf %s "$1" > {told}\n', "utf-8")
     script.chmod(0o755)
     with served(launcher=launcher, BROWSER=f"{script} %s") as url:
-        for _ in range(100):
-            if told.exists() and told.read_text("utf-8"):
-                break
-            time.sleep(0.1)
-    assert told.read_text("utf-8") == url
+        wait_until(lambda: told.exists() and told.read_text("utf-8") == url, "the browser to be opened")
 
 
 @pytest.mark.browser
-def test_viewers_see_no_traceback(address: str, chromium: str) -> None:
-    from benchmarks.browser import CHROMIUM_ARGUMENTS
-
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is in the extra `test`")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page()
-        page.goto(f"{address}/?mode=boom")
-        alert = page.locator("[data-testid=stException], [role=alert]").first
-        alert.wait_for(timeout=20_000)
-        text = page.locator("body").inner_text()
-        browser.close()
+def test_viewers_see_no_traceback(address: str, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/?mode=boom")
+    page.locator("[data-testid=stException], [role=alert]").first.wait_for()
+    text = page.locator("body").inner_text()
+    page.close()
     assert "secret" not in text
     assert "Traceback" not in text
     assert "dial_app" not in text
 
 
 @pytest.mark.browser
-def test_a_link_to_a_page_runs_the_whole_app_on_a_fresh_server(root: Path, tmp_path: Path, chromium: str) -> None:
+def test_a_link_to_a_page_runs_the_whole_app_on_a_fresh_server(root: Path, tmp_path: Path, browser: Any) -> None:
     """Without help, Streamlit would run pages/two.py alone until somebody has opened the start page."""
-    from benchmarks.browser import CHROMIUM_ARGUMENTS
-
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is in the extra `test`")
     app = tmp_path / "routes.py"
     app.write_text(
         "import streamlit as st\n"
@@ -205,9 +192,8 @@ def test_a_link_to_a_page_runs_the_whole_app_on_a_fresh_server(root: Path, tmp_p
     for name in ("one", "two"):
         text = f"import streamlit as st\nst.text('{name} after ' + st.session_state.get('set_by', 'nothing'))\n"
         (tmp_path / "studio" / "pages" / f"{name}.py").write_text(text, "utf-8")
-    with served("--no-browser", launcher=launcher) as url, sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+    with served("--no-browser", launcher=launcher) as url:
         page = browser.new_page()
         page.goto(f"{url}/two")
-        page.get_by_text("two after app.py").wait_for(timeout=20_000)
-        browser.close()
+        page.get_by_text("two after app.py").wait_for()
+        page.close()

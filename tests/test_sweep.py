@@ -6,13 +6,7 @@ import time
 from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.sweep import Sweeper
-
-
-def until(condition, seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.002)
-    return bool(condition())
+from tests.waiting import SOON_S, wait_until
 
 
 def test_points_arrive_in_order_and_once():
@@ -23,7 +17,7 @@ def test_points_arrive_in_order_and_once():
         yield from (1, 2, 3)
 
     sweep = sweeper.request("a", 3, work)
-    assert until(lambda: sweep.done)
+    wait_until(lambda: sweep.done, "the sweep to be complete")
     assert sweep.points == [1, 2, 3]
     assert sweeper.request("a", 3, work) is sweep
     assert started == [1]
@@ -41,7 +35,7 @@ def test_an_error_is_a_sentence_and_the_worker_goes_on():
     sweeper = Sweeper()
     first, second = sweeper.request("a", 2, broken), sweeper.request("b", 2, defect)
     third = sweeper.request("c", 1, lambda: iter([5]))
-    assert until(lambda: first.done and second.done and third.done)
+    wait_until(lambda: first.done and second.done and third.done, "three sweeps")
     assert (first.error, first.points) == ("no such thing; choose another", [1])
     assert second.error == "measuring stopped (ZeroDivisionError: division by zero)"
     assert third.points == [5]
@@ -51,7 +45,7 @@ def test_what_was_asked_for_last_goes_first():
     sweeper, gate, order = Sweeper(), threading.Event(), []
 
     def work(name):
-        gate.wait(5)
+        gate.wait(SOON_S)
         for i in range(2):
             order.append(name)
             yield i
@@ -60,7 +54,7 @@ def test_what_was_asked_for_last_goes_first():
     time.sleep(0.05)  # the worker stands at the gate inside "old"
     new = sweeper.request("new", 2, lambda: work("new"))
     gate.set()
-    assert until(lambda: old.done and new.done)
+    wait_until(lambda: old.done and new.done, "both sweeps")
     assert order == ["old", "new", "new", "old"]
 
 
@@ -70,7 +64,7 @@ def test_it_stands_still_while_a_person_waits():
         sweep = sweeper.request("a", 1, lambda: iter([1]))
         time.sleep(0.05)
         assert sweep.points == []
-    assert until(lambda: sweep.done)
+    wait_until(lambda: sweep.done, "the sweep to be complete")
 
 
 def test_it_ends_after_the_point_at_hand():
@@ -83,7 +77,7 @@ def test_it_ends_after_the_point_at_hand():
             yield i
 
     sweep = sweeper.request("a", 1000, work)
-    assert begun.wait(5)
+    assert begun.wait(SOON_S)
     sweeper.stop()
     assert not sweep.done
     assert not any(t.name == "modelopt-sweep" and t is sweeper._thread and t.is_alive() for t in threading.enumerate())
@@ -94,17 +88,17 @@ def test_a_sweep_that_nobody_asks_for_rests_and_goes_on_when_asked_again():
 
     def work():
         yield 1
-        asked.wait(5)
+        asked.wait(SOON_S)
         yield 2
         yield 3
 
     sweep = sweeper.request("a", 3, work, patience_s=0.05)
-    assert until(lambda: sweep.points == [1])
+    wait_until(lambda: sweep.points == [1], "the first point")
     time.sleep(0.1)  # nobody asks
     asked.set()
-    assert until(lambda: sweep.points == [1, 2])  # what was begun is finished
+    wait_until(lambda: sweep.points == [1, 2], "the point that was begun")  # what was begun is finished
     time.sleep(0.1)
     assert (sweep.points, sweep.done) == ([1, 2], False)
     assert sweeper.request("a", 3, work) is sweep
-    assert until(lambda: sweep.done)
+    wait_until(lambda: sweep.done, "the sweep to be complete")
     assert sweep.points == [1, 2, 3]

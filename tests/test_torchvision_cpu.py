@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from modelopt_core import torchvision_cpu
+from tests.waiting import LIMIT_S
 
 IN_A_CHILD = """
 import torch
@@ -32,7 +33,7 @@ else:
 
 
 def test_datasets_models_and_transforms_work_in_a_fresh_process() -> None:
-    child = subprocess.run([sys.executable, "-c", IN_A_CHILD], capture_output=True, text=True, timeout=120)
+    child = subprocess.run([sys.executable, "-c", IN_A_CHILD], capture_output=True, text=True, timeout=LIMIT_S)
     assert child.returncode == 0, child.stderr
     assert child.stdout.strip() in ("declared", "real")
 

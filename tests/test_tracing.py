@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from modelopt_core.tracing import trace
+from tests.waiting import LIMIT_S, join
 
 
 def test_a_model_that_runs_in_another_thread_is_not_traced():
@@ -30,8 +31,7 @@ def test_a_model_that_runs_in_another_thread_is_not_traced():
         thread.start()
     targets = {tuple(str(n.target) for n in trace(net).nodes) for _ in range(150)}
     stop.set()
-    for thread in threads:
-        thread.join(5)
+    join(threads, "the runs of the other model to end")
     assert (errors[:1], wrong[:1]) == ([], [])
     assert targets == {("input", "0", "1", "2", "output")}
 
@@ -44,7 +44,6 @@ def test_tracers_in_several_threads_do_not_disturb_each_other():
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(20)
+    join(threads, "thirty traces of each thread", LIMIT_S)
     assert graphs == [4] * 120
     assert nn.Module.__call__.__name__ != "module_call_wrapper"

@@ -6,6 +6,7 @@ import time
 from filelock import FileLock
 
 from modelopt_core import turns
+from tests.waiting import join
 
 
 def in_thread(work) -> threading.Thread:
@@ -21,7 +22,7 @@ def test_pause_waits_for_a_stopwatch_but_not_for_ones_own():
         other = in_thread(lambda: (turns.pause(), went.append("batch")))
         time.sleep(0.05)
         assert went == []
-    other.join(2)
+    join(other, "the batch that the stopwatch held up")
     assert went == ["batch"]
 
 
@@ -39,7 +40,7 @@ def test_background_waits_for_a_person_and_others_do_not():
         went.append("foreground")
         time.sleep(0.05)
         assert went == ["foreground"]
-    thread.join(2)
+    join(thread, "the background")
     assert went == ["foreground", "background"]
 
 
@@ -52,7 +53,7 @@ def test_workers_of_a_background_thread_stand_still_too():
         thread = in_thread(lambda: (made[0](), went.append("worker")))
         time.sleep(0.05)
         assert went == []
-    thread.join(2)
+    join(thread, "the worker")
     assert went == ["worker"]
 
 
@@ -67,18 +68,13 @@ def test_stopwatches_exclude_each_other():
             running[0] -= 1
 
     threads = [in_thread(time_something) for _ in range(4)]
-    for thread in threads:
-        thread.join(5)
+    join(threads, "four timings, one after another")
     assert most == [1]
 
 
 def test_nobody_waits_for_ever():
     with turns.stopwatch():
-        start = time.monotonic()
-        thread = in_thread(lambda: turns.pause(limit_s=0.05))
-        thread.join(2)
-        assert not thread.is_alive()
-        assert time.monotonic() - start < 1.5
+        join(in_thread(lambda: turns.pause(limit_s=0.05)), "a pause of at most 0.05 s")
 
 
 def test_a_job_stands_still_for_the_timing_of_another_process(monkeypatch):
@@ -91,8 +87,6 @@ def test_a_job_stands_still_for_the_timing_of_another_process(monkeypatch):
         thread = in_thread(lambda: (turns.pause(), went.append("batch")))
         time.sleep(0.05)
         assert went == []
-        start = time.monotonic()
-        in_thread(lambda: turns.pause(limit_s=0.05)).join(2)  # nor for ever
-        assert time.monotonic() - start < 1.5
-    thread.join(2)
+        join(in_thread(lambda: turns.pause(limit_s=0.05)), "a pause of at most 0.05 s")  # nor for ever
+    join(thread, "the batch that the other process held up")
     assert went == ["batch"]

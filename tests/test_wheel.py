@@ -6,17 +6,17 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
 
-START_S = 60  # two busy cores; alone it takes a few seconds
+from tests.waiting import LIMIT_S, SOON_S, wait_until
+
 TOP = {"modelopt_core", "modelopt_studio"}
 
 
@@ -25,7 +25,7 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(root)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    done = subprocess.run(build, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = folder.glob("modelopt_studio-*.whl")
     return path
@@ -42,7 +42,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the installed wheel, without the libraries it needs: those of this environment serve."""
     target = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True, timeout=LIMIT_S)
     return target
 
 
@@ -60,7 +60,8 @@ def test_nothing_else_at_the_top(names: set[str]) -> None:
 def test_app_pages_and_assets_are_inside(names: set[str], root: Path) -> None:
     """Every tracked file of the four places is in the wheel, under the one folder."""
     places = ("app.py", "pages", "assets", ".streamlit")
-    listed = subprocess.run(["git", "ls-files", *places], cwd=root, capture_output=True, text=True, check=False)
+    git = ["git", "ls-files", *places]
+    listed = subprocess.run(git, cwd=root, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     tracked = listed.stdout.split("\n")[:-1] if listed.returncode == 0 else ["app.py"]
     assert {f"modelopt_studio/{path}" for path in tracked} - names == set()
     for kind in ("pages/shared/serve.py", ".js", ".css", ".safetensors", "assets/zoo/index.json"):
@@ -78,7 +79,8 @@ print(pathlib.Path(mo.__file__).parent.parent)
 w = mo.workload("digits")
 print(mo.predictions(mo.baseline("digits", "cnn"), w).scores.mean().item() > 0.9)
 """
-    done = subprocess.run([sys.executable, "-c", code], **elsewhere, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, **elsewhere, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(installed), "True"]
 
@@ -95,7 +97,7 @@ def served(elsewhere: dict[str, object]) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
 
 
 def test_the_app_answers_from_another_folder(served: str) -> None:
@@ -106,28 +108,24 @@ def test_the_app_answers_from_another_folder(served: str) -> None:
 
 
 @pytest.mark.browser
-def test_a_page_draws_from_another_folder(served: str, chromium: str) -> None:
+def test_a_page_draws_from_another_folder(served: str, browser: Any) -> None:
     """Pages, component and weights are found in the wheel: the Prune page shows its Dial and no exception."""
     _get(f"{served}/_stcore/health")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        page = browser.new_page()
-        page.goto(f"{served}/prune")
-        page.locator("input[type=range]").first.wait_for(timeout=START_S * 1000)
-        assert page.locator("[data-testid=stException]").count() == 0
-        browser.close()
+    page = browser.new_page()
+    page.goto(f"{served}/prune")
+    page.locator("input[type=range]").first.wait_for()
+    assert page.locator("[data-testid=stException]").count() == 0
+    page.close()
 
 
 def _get(address: str) -> tuple[int, bytes]:
     """Status and body, asked again until the server is up."""
-    deadline = time.monotonic() + START_S
-    while True:
+
+    def answered() -> tuple[int, bytes] | None:
         try:
-            with urllib.request.urlopen(address, timeout=5) as answer:
+            with urllib.request.urlopen(address, timeout=SOON_S) as answer:
                 return answer.status, answer.read()
         except (urllib.error.URLError, ConnectionError, TimeoutError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+            return None
+
+    return wait_until(answered, f"an answer of {address}", every_s=0.1) or (0, b"")

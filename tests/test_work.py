@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,25 +25,16 @@ from modelopt_core.step import kept
 from pages.shared import bench, owner, trial, work
 from pages.shared.pin import Pin
 from pages.shared.setting import Setting
+from tests.waiting import LIMIT_S, wait_until
 
-LIMIT_S = 60.0  # on a machine that is busy with other things
 STEP = mo.Finetune(epochs=2)
-
-
-def until(true: Callable[[], object], limit_s: float = LIMIT_S) -> float:
-    """Seconds until it is so."""
-    begun = time.monotonic()
-    while not true():
-        assert time.monotonic() - begun < limit_s, "it never came"
-        time.sleep(0.01)
-    return time.monotonic() - begun
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """One job of ann's that a process has done, for all tests here."""
     job = jobs.start((STEP,), ["mlp"], "digits", owner="ann", threads=1, folder=tmp_path_factory.mktemp("jobs"))
-    until(lambda: job.state in jobs.ENDED)
+    wait_until(lambda: job.state in jobs.ENDED, "the job to end")
     assert (job.state, job.error) == ("done", None)
     return job
 
@@ -143,7 +134,7 @@ def test_a_step_of_several_that_lasts_waits_for_its_job(home: Path, monkeypatch:
         work.apply(step, asked.models, w)
     job = jobs.start((step,), work.handed(asked), "digits", owner="ann", threads=1)
     assert work.found(asked).id == job.id  # type: ignore[union-attr]
-    until(lambda: job.state in jobs.ENDED)
+    wait_until(lambda: job.state in jobs.ENDED, "the job to end")
     assert work.kept(asked)
     assert trial.measure(asked).measurement.score.n == len(w.val)
 

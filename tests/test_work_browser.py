@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ from benchmarks.server import served
 from modelopt_core import jobs
 from modelopt_core.jobs import Job
 from tests.serving import lay_out
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
 PANEL, BAR = ".st-key-work-panel", ".st-key-work-panel .bar"
 LINK = "/?epochs=20&batch_size=1&model=mlp"  # some 20,000 steps: seconds, on any machine
-LIMIT_S = 60.0  # on a machine that is busy with other things
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,6 @@ def window(browser: Any) -> Iterator[Any]:
     def opened(link: str, context: Any = None) -> Any:
         if context is None:
             context = browser.new_context(viewport={"width": 1440, "height": 900})
-            context.set_default_timeout(60_000)
             contexts.append(context)
         page = context.new_page()
         page.goto(link)
@@ -60,11 +58,11 @@ def window(browser: Any) -> Iterator[Any]:
 
 def moved(page: Any, before: str) -> str:
     """Wait until the bar stands elsewhere; where it stands then."""
-    end = time.monotonic() + LIMIT_S
-    while (now := str(page.locator(BAR).get_attribute("data-share"))) == before:
-        assert time.monotonic() < end, "the bar never moved"
-        page.wait_for_timeout(20)
-    return now
+
+    def now() -> str:
+        return str(page.locator(BAR).get_attribute("data-share"))
+
+    return wait_until(lambda: (at := now()) != before and at, f"the bar to leave {before}") or before
 
 
 def says(page: Any, text: str) -> None:
@@ -102,8 +100,7 @@ def test_long_work_from_run_to_stop(window: Any, address: str, folder: Path) -> 
     stood = page.locator(BAR).get_attribute("data-share")
     told = len(job.events())
     press(page, "step")
-    while not any(e["kind"] == "progress" for e in job.events(told)):
-        page.wait_for_timeout(20)
+    wait_until(lambda: any(e["kind"] == "progress" for e in job.events(told)), "one step")
     page.wait_for_timeout(700)
     assert sum(e["kind"] == "progress" for e in job.events(told)) == 1
 

@@ -23,6 +23,7 @@ from modelopt_core.workload import SPLITS, WORKLOADS, Workload, workload
 from modelopt_core.workloads import docstrings as text
 from modelopt_core.workloads import mnist as images
 from modelopt_core.zoo import ZOO
+from tests.waiting import LIMIT_S
 
 NAMES = [pytest.param(name, marks=pytest.mark.mnist) if name == "mnist" else name for name in WORKLOADS]
 
@@ -258,5 +259,5 @@ def test_nothing_is_loaded_or_fetched_at_import() -> None:
         "import sys, modelopt_core.workloads; from modelopt_core.workload import _loaded;"
         "print(len(_loaded), 'torchvision' in sys.modules)"
     )
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S)
     assert child.stdout.split() == ["0", "False"], child.stderr
