@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from modelopt_core.estimate import Estimate, wilson
@@ -35,10 +36,12 @@ def agreement(model: nn.Module, workload: Workload, split: str = "val") -> Agree
     ours = predictions(model, workload, split, runtime="eager")
     theirs = predictions(model, workload, split)
     same = (ours.answers == theirs.answers).reshape(len(ours.answers), -1).all(dim=1)
-    apart = (ours.outputs.logits - theirs.outputs.logits).abs().max()
+    first, second = ours.outputs.logits, theirs.outputs.logits
+    apart = torch.where(first == second, 0, first - second).abs().max()  # a class that both rule out, −∞, is the same
+    largest = torch.where(first.isfinite(), first, 0).abs().max()
     return Agreement(
         share=wilson(int(same.sum()), len(same)),
-        largest=float(apart / ours.outputs.logits.abs().max().clamp(min=1e-30)),
+        largest=float(apart / largest.clamp(min=1e-30)),
         runtime=theirs.compiled,
         integer=theirs.integer,
         reasons=compile(model, workload).reasons,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modelopt_core import nats
 from modelopt_core.errors import ModelOptError
 
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures; beyond, the answers of float32 no longer change
@@ -26,7 +27,7 @@ def reliability(confidence: Tensor, scores: Tensor, bins: int | None = None) -> 
     """Bins of equal mass, the least sure first: confidence (N,) in [0, 1], scores (N,) of right or wrong.
 
     bins: without a number the cube root of N: with more, chance makes their scores differ, with fewer they hide what
-    does.
+    does. Examples of one confidence count as their mean, in whichever bins they come to lie: their order means nothing.
     Source: Nguyen and O'Connor, Posterior calibration and exploratory analysis for NLP models, arXiv 1508.05154; how
     many: Futami and Fujisawa, Information-theoretic Generalization Analysis for Expected Calibration Error, arXiv
     2405.15709.
@@ -34,9 +35,10 @@ def reliability(confidence: Tensor, scores: Tensor, bins: int | None = None) -> 
     bins = max(1, round(len(confidence) ** (1 / 3))) if bins is None else bins
     if bins < 1 or len(confidence) == 0:
         raise ModelOptError(f"{bins} bins of {len(confidence)} examples make no curve; at least 1 of each is needed")
-    order = confidence.argsort(stable=True)
-    parts = zip(confidence[order].tensor_split(bins), scores[order].tensor_split(bins), strict=True)
-    return [Bin(float(c.double().mean()), float(s.double().mean()), len(c)) for c, s in parts if len(c)]
+    values, place, count = confidence.unique(return_inverse=True, return_counts=True)  # rising
+    right = torch.zeros(len(values), dtype=torch.double).index_add(0, place, scores.double()) / count
+    parts = (each.repeat_interleave(count).tensor_split(bins) for each in (values.double(), right))
+    return [Bin(float(c.mean()), float(s.mean()), len(c)) for c, s in zip(*parts, strict=True) if len(c)]
 
 
 def ece(confidence: Tensor, scores: Tensor, bins: int | None = None) -> float:
@@ -53,10 +55,14 @@ def fit_temperature(said: Tensor, targets: Tensor) -> float:
     """The temperature T whose softmax(log p / T) has the least log loss: (N, K) log-probabilities, targets (N,).
 
     Newton's method in 1 / T, where the loss is convex: slope E[log p] − log p of the truth, curvature Var[log p].
+    Examples whose truth is impossible, −∞, lose as much at any T: they are left out, and without others T is 1.
     Source: Guo et al., On Calibration of Modern Neural Networks, arXiv 1706.04599, sec. 4.2.
     """
-    said = said.double().t().contiguous()  # (K, N): classes first, sums over them are fast
-    truth = said.gather(0, targets[None])[0]  # (N,)
+    truth = said.gather(1, targets[:, None])[:, 0].double()  # (N,)
+    told = truth > -torch.inf
+    if not told.any():
+        return 1.0
+    truth, said = truth[told], nats.possible(said[told].double()).t().contiguous()  # (K, N): sums over K are fast
     low, high, cold = 1 / HIGHEST, 1 / LOWEST, 1.0  # of 1 / T
     for _ in range(STEPS):
         p = torch.softmax(cold * said, dim=0)

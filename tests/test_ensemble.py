@@ -150,9 +150,7 @@ def test_greedy_gap_bounds_what_solving_gains():
 
 
 def test_best_weights_refuse_a_loss_with_many_valleys():
-    with pytest.raises(
-        mo.ModelOptError, match=r"rules with a convex log loss \(mean, geometric, product\), not for vo"
-    ):
+    with pytest.raises(mo.ModelOptError, match=r"rules with a convex log loss \(mean, geometric\), not for vo"):
         best_weights(P.log(), torch.tensor([0]), "vote")
 
 

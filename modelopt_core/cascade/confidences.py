@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from modelopt_core import nats
 from modelopt_core.registry import Registry
 
 CONFIDENCES: Registry[Callable[[Tensor], Tensor]] = Registry("confidence")
@@ -42,8 +43,7 @@ def entropy(said: Tensor) -> Tensor:
     Source: Teerapittayanon, McDanel and Kung, BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks,
     arXiv 1709.01686.
     """
-    doubt = -(said.exp() * said).sum(dim=-1)  # nats
-    return (1 - doubt / max(math.log(said.shape[-1]), 1e-9)).clamp(0, 1)
+    return (1 - nats.entropy(said) / max(math.log(said.shape[-1]), 1e-9)).clamp(0, 1)
 
 
 def stops(confidence: Tensor, thresholds: Tensor | Sequence[float]) -> Tensor:

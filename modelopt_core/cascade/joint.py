@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import identity
+from modelopt_core import identity, nats
 from modelopt_core.cascade.exits import Exits, Piece, flat
 from modelopt_core.events import Progress, Relay, Report
 from modelopt_core.models import initialise
@@ -86,8 +86,7 @@ def joint_loss(said: Tensor, losses: Tensor) -> Tensor:
 
     said: log-probabilities, the last exit's last; as a teacher it is not drawn to its pupils.
     """
-    teacher = said[-1].detach().exp()
-    return losses.sum() - (teacher * said[:-1]).sum(dim=-1).mean(dim=-1).sum()
+    return losses.sum() + nats.cross_entropy(said[-1].detach(), said[:-1]).mean(dim=-1).sum()
 
 
 def trained(

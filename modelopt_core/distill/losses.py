@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modelopt_core.nats import divergence
 from modelopt_core.registry import Registry
 
 NOTHING = torch.empty(0)
@@ -44,23 +45,26 @@ def kl(context: LossContext) -> Tensor:
     """T² · KL(softmax(t / T) ‖ softmax(s / T)), mean over the batch: logits (B, K), (B, K) -> ().
 
     A high temperature shows which wrong answers the teacher finds likely. The gradient shrinks as 1 / T²; the factor
-    keeps it at the size that it has beside the labels' loss.
+    keeps it at the size that it has beside the labels' loss. Infinite where the student rules out a class, −∞, that the
+    teacher finds possible; what both rule out plays no part.
 
     Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, arXiv 1503.02531.
     """
     t = context.temperature
-    return t * t * divergence(log_softmax(context.teacher, t), log_softmax(context.student, t))
+    return t * t * divergence(log_softmax(context.teacher, t), log_softmax(context.student, t)).mean()
 
 
 @LOSSES.register("mse_logits", needs=(), projects=False, softens=False)
 def mse_logits(context: LossContext) -> Tensor:
     """Mean squared difference of the logits: (B, K), (B, K) -> (). The temperature plays no part.
 
-    Up to a factor what `kl` becomes when T is large, for logits of mean zero.
+    Up to a factor what `kl` becomes when T is large, for logits of mean zero. A class that the teacher rules out, −∞,
+    is left out: no student gets there.
 
     Source: Ba and Caruana, Do Deep Nets Really Need to be Deep?, arXiv 1312.6184.
     """
-    return F.mse_loss(context.student, context.teacher)
+    told = context.teacher > -torch.inf
+    return torch.where(told, context.student - context.teacher, 0).square().sum() / told.sum()
 
 
 @LOSSES.register("dkd", needs=("labels",), projects=False, softens=True)
@@ -68,7 +72,7 @@ def dkd(context: LossContext) -> Tensor:
     """T² · (KL of label against the rest + 8 · KL among the rest): logits (B, K), (B, K), labels (B,) -> (); K ≥ 2.
 
     `kl` weighs the second part by 1 − p, with p what the teacher gives the label: where it is sure, it says least about
-    the other classes, though it knows most.
+    the other classes, though it knows most. Classes that are ruled out: as in `kl`.
 
     Source: Zhao et al., Decoupled Knowledge Distillation, arXiv 2203.08679.
     """
@@ -76,11 +80,13 @@ def dkd(context: LossContext) -> Tensor:
     label = F.one_hot(context.labels, context.teacher.shape[1]).bool()
     both, rest = [], []
     for logits in (context.teacher, context.student):
-        log_p, others = log_softmax(logits, t), logits[~label].view(len(logits), -1)  # (B, K), (B, K − 1)
-        log_rest = torch.logsumexp(others / t, dim=1) - torch.logsumexp(logits / t, dim=1)  # log(1 − p), and stable
-        both.append(torch.stack([log_p[label], log_rest], dim=1))  # (B, 2)
-        rest.append(log_softmax(others, t))
-    return t * t * (divergence(both[0], both[1]) + OTHERS * divergence(rest[0], rest[1]))
+        log_p, others = log_softmax(logits, t), logits[~label].view(len(logits), -1) / t  # (B, K), (B, K − 1)
+        none = others.isneginf().all(dim=1, keepdim=True)  # the label is all there is: (B, 1)
+        others = others.masked_fill(none, 0)
+        log_rest = torch.logsumexp(others, dim=1) - torch.logsumexp(logits / t, dim=1)  # log(1 − p), and stable
+        both.append(torch.stack([log_p[label], log_rest.masked_fill(none[:, 0], -torch.inf)], dim=1))  # (B, 2)
+        rest.append(log_softmax(others, 1.0).masked_fill(none, -torch.inf))
+    return t * t * (divergence(both[0], both[1]) + OTHERS * divergence(rest[0], rest[1])).mean()
 
 
 @LOSSES.register("hint", needs=("student_features", "teacher_features"), projects=True, softens=False)
@@ -112,8 +118,3 @@ def attention(context: LossContext) -> Tensor:
 def log_softmax(logits: Tensor, temperature: float) -> Tensor:
     """log softmax(logits / T) over the last axis."""
     return F.log_softmax(logits / temperature, dim=-1)
-
-
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) in nats, mean over the batch: log-probabilities (B, K), (B, K) -> ()."""
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)

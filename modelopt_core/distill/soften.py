@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modelopt_core import nats
 from modelopt_core.distill.losses import log_softmax
 from modelopt_core.errors import ModelOptError
 
@@ -41,8 +42,8 @@ def soften(logits: Tensor, labels: Tensor, temperature: float) -> Softened:
     p = z.exp()
     total = p.sum(dim=0)
     p /= total
-    nats = total.log_().mean() - torch.dot(p.flatten(), z.flatten()) / len(labels)  # z is finite, so that 0 · z is 0
-    return Softened(temperature, p.t(), _alike(p, labels), float(nats) / math.log(2))
+    doubt = total.log_().mean() - torch.dot(p.flatten(), nats.possible(z).flatten()) / len(labels)
+    return Softened(temperature, p.t(), _alike(p, labels), float(doubt) / math.log(2))
 
 
 def _alike(p: Tensor, labels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modelopt_core import nats
 from modelopt_core.ensemble.rules import RULES, mean
 from modelopt_core.workload import Outputs, Workload
 
@@ -74,10 +75,13 @@ def shares_added(
 
 
 def doubtful(said: Tensor, weights: Sequence[float], most: int) -> list[tuple[int, float, float]]:
-    """(example, doubt, dispute) of the most disputed, see `uncertainty`: said (M, N, K), weights (M,)."""
-    total, between = uncertainty(said, torch.tensor(weights, dtype=said.dtype))
-    chosen = between.topk(min(most, len(between))).indices.tolist()
-    return [(i, float(total[i]), float(between[i])) for i in chosen]
+    """(example, doubt, dispute) of the most disputed, see `uncertainty`: said (M, N, K), weights (M,).
+
+    Of those that are disputed alike the most doubted come first.
+    """
+    total, between = (each.tolist() for each in uncertainty(said, torch.tensor(weights, dtype=said.dtype)))
+    chosen = sorted(range(len(total)), key=lambda i: (-between[i], -total[i]))[:most]
+    return [(i, total[i], between[i]) for i in chosen]
 
 
 def uncertainty(said: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,14 +90,9 @@ def uncertainty(said: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     said: log-probabilities (M, N, K); weights: (M,). What is left is doubt that the members share.
     Source: Depeweg et al., Decomposition of Uncertainty in Bayesian Deep Learning, arXiv 1710.07283.
     """
-    total = _entropy(mean(said, weights))  # (N,)
-    shared = torch.tensordot(weights, _entropy(said), dims=1)
+    total = nats.entropy(mean(said, weights))  # (N,)
+    shared = torch.tensordot(weights, nats.entropy(said), dims=1)
     return total, (total - shared).clamp_min(0)
-
-
-def _entropy(said: Tensor) -> Tensor:
-    """Log-probabilities (…, K) -> nats (…)."""
-    return -(said.exp() * said).sum(dim=-1)
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Each declares whether M identical members give that member back (idempotent), whether its log loss is convex in the
 weights (convex, so that the best weights are found for sure), and whether a class's result depends on what was said
-about that class only (pointwise, so that the log loss needs the true class alone).
+about that class only (pointwise, so that the log loss needs the true class alone). A member of weight 0 is as if
+absent; a class may be impossible, −∞, and what comes out is finite.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from modelopt_core import nats
 from modelopt_core.registry import Registry
 
 RULES: Registry[Callable[[Tensor, Tensor], Tensor]] = Registry("rule")
@@ -37,16 +39,18 @@ def geometric(said: Tensor, weights: Tensor) -> Tensor:
 
     Source: Genest and Zidek, Combining Probability Distributions, Statistical Science 1, 1986 (logarithmic pool).
     """
-    return torch.log_softmax(_weighed(weights, said), dim=-1)
+    return torch.log_softmax(_weighed(weights, nats.possible(said)), dim=-1)
 
 
-@RULES.register("product", idempotent=False, convex=True, pointwise=False)
+@RULES.register("product", idempotent=False, convex=False, pointwise=False)
 def product(said: Tensor, weights: Tensor) -> Tensor:
     """M Σ w log p, normalised: every member adds its evidence in full. (M, B, K), (M,) -> (B, K). Grows very sure.
 
+    M counts the members that have a weight.
+
     Source: Hinton, Training Products of Experts by Minimizing Contrastive Divergence, Neural Computation 14, 2002.
     """
-    return torch.log_softmax(len(weights) * _weighed(weights, said), dim=-1)
+    return torch.log_softmax((weights > 0).to(said.dtype).sum() * _weighed(weights, nats.possible(said)), dim=-1)
 
 
 @RULES.register("logit", idempotent=True, convex=False, pointwise=False)
@@ -56,7 +60,7 @@ def logit(said: Tensor, weights: Tensor) -> Tensor:
     Source: Satopää et al., Combining multiple probability predictions using a simple logit model, International Journal
     of Forecasting 30, 2014.
     """
-    said = said.clamp(max=SURE)
+    said = nats.possible(said).clamp(max=SURE)
     odds = _weighed(weights, said - torch.log1p(-said.exp()))
     return torch.log_softmax(-torch.nn.functional.softplus(-odds), dim=-1)
 
@@ -81,7 +85,8 @@ def borda(said: Tensor, weights: Tensor) -> Tensor:
     by_class = _by_class(said)
     classes = len(by_class)
     twice = torch.cat([by_class, by_class])  # from d on: every class's neighbour, d further round
-    beaten = torch.zeros(by_class.shape, dtype=torch.uint8, device=said.device)
+    fits = torch.uint8 if classes <= 256 else torch.int32  # the narrow one is several times faster
+    beaten = torch.zeros(by_class.shape, dtype=fits, device=said.device)
     for d in range(1, classes):
         beaten += by_class > twice[d : d + classes]
     return _counted(beaten.to(said.dtype) * (2 / max(1, classes * (classes - 1))), said, weights)

@@ -14,6 +14,13 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.logistic import head
 from modelopt_core.workload import Workload
 
+FAINTEST = -100.0  # log-probability below which the head reads no difference: −∞ times a weight is no number
+
+
+def read(said: Tensor) -> Tensor:
+    """What a head over answers reads: log-probabilities (M, B, K) -> (B, M K)."""
+    return said.clamp_min(FAINTEST).transpose(0, 1).flatten(1)
+
 
 @COMPOSITES.register("stack")
 class Stacked(Composite):
@@ -32,7 +39,7 @@ class Stacked(Composite):
         return grid.points_of(self.head) is None
 
     def answer(self, said: Tensor) -> Tensor:
-        return torch.log_softmax(self.head(said.transpose(0, 1).flatten(1)), dim=-1)
+        return torch.log_softmax(self.head(read(said)), dim=-1)
 
 
 @COMPOSITES.register("trunk")

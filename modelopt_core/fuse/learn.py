@@ -16,7 +16,7 @@ from modelopt_core import aside, heldout
 from modelopt_core.calls import sample
 from modelopt_core.composite import Composite, compose
 from modelopt_core.errors import ModelOptError
-from modelopt_core.fuse.heads import last_layer
+from modelopt_core.fuse.heads import last_layer, read
 from modelopt_core.logistic import CrossFitted, cross_fitted, take
 from modelopt_core.measure import stacked
 from modelopt_core.train import EVALUATION_BATCH
@@ -67,7 +67,7 @@ def over_outputs(
     m, _, k = said.shape
     mean = torch.cat([torch.eye(k) / m] * m + [torch.zeros(1, k)])  # (M K + 1, K)
     whole = compose("stack", models, classes=k)
-    return _with_head(whole, said.transpose(0, 1).flatten(1), mean, [k] * m, workload, folds, strengths, generator)
+    return _with_head(whole, read(said), mean, [k] * m, workload, folds, strengths, generator)
 
 
 def over_features(
