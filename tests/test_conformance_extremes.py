@@ -7,12 +7,14 @@ import pytest
 import torch
 from scipy.special import expit, log_softmax, logit, rel_entr, softmax, xlogy
 from scipy.stats import entropy, rankdata
-from test_conformance import generator
+from test_conformance import bits_of, generator
 from torch import Tensor
 
 import modelopt_core as mo
+from modelopt_core import identity
 from modelopt_core.distill import LossContext
 from modelopt_core.distill.losses import OTHERS
+from modelopt_core.fuse import MergeContext
 
 Array = np.ndarray
 B, K = 6, 5
@@ -161,3 +163,50 @@ def test_loss_where_one_alone_rules_a_class_out(name):
 def test_log_softmax_is_scipys_for_what_is_drawn_here():
     drawn = 2 * torch.randn(1, B, K, generator=generator(0))
     np.testing.assert_allclose(drawn.log_softmax(-1).numpy(), log_softmax(drawn.numpy(), axis=-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (4, 5)])
+@pytest.mark.parametrize("entry", list(mo.MERGES.values()), ids=lambda e: e.name)
+def test_merge_without_a_members_weight_is_the_merge_without_the_member(entry, shape):
+    m = entry["arity"] or 4
+    tensors, base = torch.randn((m, *shape), generator=generator()), torch.randn(shape, generator=generator(1))
+    for absent in range(m):
+        weights = torch.arange(1.0, m + 1)
+        weights[absent] = 0
+        weights /= weights.sum()
+        others = torch.arange(m) != absent
+        found = entry(MergeContext(tensors, weights, base if entry["needs_base"] else None, 0.7, 0.5))
+        if m == 2:
+            torch.testing.assert_close(found, tensors[others][0])
+        else:
+            left = MergeContext(tensors[others], weights[others], base if entry["needs_base"] else None, 0.7, 0.5)
+            torch.testing.assert_close(found, entry(left))
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+@pytest.mark.parametrize("merge", list(mo.MERGES))
+def test_fuse_without_a_members_weight_is_fuse_without_the_member(merge, absent):
+    """Whoever it is, also one whose weights are no numbers, and where the units must be aligned first."""
+    w, needs_base = mo.workload("digits"), mo.MERGES[merge]["needs_base"]
+    base, *pool = (mo.baseline("digits", name) for name in ("cnn", "cnn-2", "cnn"))
+    pool[1] = mo.Finetune(epochs=1).apply(pool[1], w, seed=3)
+    gone = identity.clone(mo.baseline("digits", "cnn"))
+    for parameter in gone.parameters():
+        parameter.data.fill_(torch.nan)
+    members = [*pool[:absent], gone, *pool[absent:]]
+    first = [base] if needs_base else []
+    weights = [1.0] * 3
+    weights[absent] = 0
+    found = mo.Fuse(merge=merge, weights=weights, density=0.5).apply([*first, *members], w)
+    assert bits_of(found) == bits_of(mo.Fuse(merge=merge, density=0.5).apply([*first, *pool], w))
+
+
+@pytest.mark.parametrize("rule", list(mo.RULES))
+def test_ensemble_without_a_members_weight_is_the_ensemble_without_the_member(rule):
+    w = mo.workload("digits")
+    pool = [mo.baseline("digits", name) for name in ("cnn", "mlp", "cnn-2")]
+    found, left = mo.Ensemble(rule=rule, weights=(2, 0, 1)), mo.Ensemble(rule=rule, weights=(2, 1))
+    said = torch.stack([mo.predictions(model, w).outputs.log_probabilities for model in pool])
+    whole = mo.predictions(found.apply(pool, w), w).outputs.logits
+    assert torch.equal(whole, mo.predictions(left.apply([pool[0], pool[2]], w), w).outputs.logits)
+    torch.testing.assert_close(mo.RULES[rule](said, torch.tensor([2 / 3, 0, 1 / 3])), whole)

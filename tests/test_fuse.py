@@ -186,3 +186,24 @@ def test_a_network_without_hidden_units(w):
     assert torch.equal(alone[1].weight, flat[1].weight)
     whole = mo.Fuse().apply([flat, identity.clone(flat)], w)
     torch.testing.assert_close(whole[1].weight, flat[1].weight)
+
+
+def test_a_change_that_is_given_all_the_weight_is_added_once(w):
+    """[base, A, B] with weights 1, 0 is A, to the answer."""
+    base = mo.baseline("digits", "cnn-2")
+    changed, other = (mo.Finetune(epochs=1, lr=0.01).apply(base, w, seed=seed) for seed in (1, 2))
+    step = mo.Fuse(merge="task_arithmetic", weights=(1, 0), align="none", recovery="none")
+    whole = step.apply([base, changed, other], w)
+    for (name, a), b in zip(whole.state_dict().items(), changed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    assert mo.measure(whole, w).score.value == pytest.approx(mo.measure(changed, w).score.value, abs=0.003)
+
+
+def test_what_has_no_weight_is_no_model_too_many(w):
+    """An arc goes between two; of three networks one has no weight, and the other two are the same."""
+    cnn, other = (mo.baseline("digits", name) for name in ("cnn", "cnn-2"))
+    step = mo.Fuse(merge="slerp", weights=(1, 0, 1), recovery="none")
+    found = step.apply([cnn, other, cnn], w)
+    for a, b in zip(found.parameters(), cnn.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert step.shares([cnn, other, cnn], w) == (1, 0, 1)

@@ -26,8 +26,15 @@ def merged(
     scale: float = 1.0,
     density: float = 0.2,
 ) -> nn.Module:
-    """A copy of the first model whose floating tensors are merged; weights are scaled to sum to 1."""
-    whole = copy.deepcopy(models[0])
+    """A copy of the first model that has a weight, its floating tensors merged; weights are scaled to sum to 1.
+
+    Without a base the only one that has a weight stays what it is.
+    """
+    asked = [(model, weight) for model, weight in zip(models, weights, strict=True) if weight > 0]
+    models, weights = [model for model, _ in asked], [weight for _, weight in asked]
+    whole = copy.deepcopy(models[0]).eval()
+    if base is None and len(models) == 1:
+        return whole
     states = [model.state_dict() for model in models]
     shares, origin = torch.tensor(weights, dtype=torch.float32) / sum(weights), base.state_dict() if base else {}
     state: dict[str, Tensor] = {}
@@ -36,7 +43,7 @@ def merged(
             stacked = torch.stack([other[name] for other in states])
             state[name] = merge(MergeContext(stacked, shares, origin.get(name), scale, density))
     whole.load_state_dict(state, strict=False)
-    return whole.eval()
+    return whole
 
 
 def soup(members: Sequence[nn.Module], workload: Workload, norms: bool = True) -> tuple[float, ...]:

@@ -1,7 +1,8 @@
 """Merges: pure functions that make one tensor of several, one call a tensor of the networks.
 
 Each declares how many members it takes (arity: a number, or 0 for any), whether it needs the network that they were
-fine-tuned from (needs_base), and whether members that are all the same come back unchanged (idempotent).
+fine-tuned from (needs_base), and whether members that are all the same come back unchanged (idempotent). A member of
+weight 0 is as if absent.
 """
 
 from __future__ import annotations
@@ -73,15 +74,19 @@ def slerp(c: MergeContext) -> Tensor:
 def task_arithmetic(c: MergeContext) -> Tensor:
     """base + scale · M Σ w (t − base), all changes added up: tensors (M, *s), weights (M,), base (*s) -> (*s).
 
+    M counts the members that have a weight: equal weights add every change once, a larger one counts for more.
+
     Source: Ilharco et al., Editing Models with Task Arithmetic, arXiv 2212.04089.
     """
-    return c.moved(len(c.weights) * torch.tensordot(c.weights, c.changes, dims=1))
+    return c.moved((c.weights > 0).sum() * torch.tensordot(c.weights, c.changes, dims=1))
 
 
 @MERGES.register("ties", arity=0, needs_base=True, idempotent=False)
 def ties(c: MergeContext) -> Tensor:
     """Keep each member's largest changes, elect a sign per weight, average those that agree, add it to the base:
     tensors (M, *s), weights (M,), base (*s) -> (*s). density: the share of changes that is kept.
+
+    A weight counts in the vote on the sign and in the average, which is over the weights of those that agree.
 
     Source: Yadav et al., TIES-Merging: Resolving Interference When Merging Models, arXiv 2306.01708.
     """

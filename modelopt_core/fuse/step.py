@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
@@ -58,7 +57,10 @@ class Fuse(Combine):
         0.2, gt=0, le=1, title="Density", description="The share of each network's changes that is kept."
     )
     weights: Annotated[tuple[float, ...], When("of", "weights")] = Field(
-        (), max_length=64, title="Weights", description="One per model that is merged; none: all equal."
+        (),
+        max_length=64,
+        title="Weights",
+        description="One per model that is merged, 0: as if it were absent; none: all equal.",
     )
     folds: Annotated[int, When("of", "outputs", "features")] = Field(
         5, ge=2, le=20, title="Folds", description="Parts of val; what is said of each comes from a head of the others."
@@ -110,10 +112,9 @@ class Fuse(Combine):
         weights = self._weights(members, workload)
         if self._greedy:
             report(Note(f"{sum(weights):.0f} of {len(members)} models are in the soup"))
-        if base is None and sum(weight > 0 for weight in weights) == 1:  # it is itself, norms and all
-            return copy.deepcopy(members[max(range(len(members)), key=weights.__getitem__)])
         whole = merged(members, weights, MERGES[self.merge], base, self.scale, self.density)
-        return reestimate_norms(whole, workload) if self.recovery == "norms" else whole
+        itself = base is None and sum(weight > 0 for weight in weights) == 1  # norms and all
+        return reestimate_norms(whole, workload) if self.recovery == "norms" and not itself else whole
 
     def shares(self, models: Sequence[nn.Module], workload: Workload) -> tuple[float, ...]:
         """The weights of the networks that are merged: as given, all equal, or 1 and 0 where a soup is greedy."""
@@ -121,18 +122,23 @@ class Fuse(Combine):
         return self._weights(members, workload)
 
     def _ready(self, models: Sequence[nn.Module], workload: Workload) -> tuple[nn.Module | None, list[nn.Module]]:
-        """The base, if the merge needs one, and the networks to merge: off their grids, their units in one order."""
+        """The base, if the merge needs one, and the networks to merge: off their grids, their units in one order.
+
+        Those without a weight stay as they are.
+        """
         pool, entry = alike(models), MERGES[self.merge]
         for layer in (layer for model in pool for layer in model.modules()):
             grid.detach(layer)  # averages do not lie on a grid
         base, members = (pool[0], pool[1:]) if entry["needs_base"] else (None, pool)
-        if (arity := int(str(entry["arity"]))) and len(members) != arity:
+        asked = [one for one, weight in zip(members, self._given(len(members)), strict=True) if weight > 0]
+        if (arity := int(str(entry["arity"]))) and len(asked) not in (1, arity):
             raise ModelOptError(
-                f"{self.merge} merges {arity} models, not {len(members)}; choose average, or leave out the others"
+                f"{self.merge} merges {arity} models, not {len(asked)}; choose average, or leave out the others"
             )
         if self.align == "permute":
-            first = base or members[0]
-            members = [one if one is first else aligned(one, first, workload) for one in members]
+            first = base or asked[0]
+            moves = [one is not first and one in asked for one in members]
+            members = [aligned(one, first, workload) if move else one for one, move in zip(members, moves, strict=True)]
         return base, members
 
     @property
@@ -140,10 +146,16 @@ class Fuse(Combine):
         return self.select == "greedy" and self.merge == "average"
 
     def _weights(self, members: Sequence[nn.Module], workload: Workload) -> tuple[float, ...]:
-        n, norms = len(members), self.recovery == "norms"
-        if self._greedy:
-            key = ("soup", *map(identity.key, members), workload.data_hash, norms)
-            return STORE.get(key, lambda: soup(members, workload, norms))
-        if self.weights and len(self.weights) != n:
+        if not self._greedy:
+            return self._given(len(members))
+        norms = self.recovery == "norms"
+        key = ("soup", *map(identity.key, members), workload.data_hash, norms)
+        return STORE.get(key, lambda: soup(members, workload, norms))
+
+    def _given(self, n: int) -> tuple[float, ...]:
+        """The weights of n networks as given, all equal where none are or a soup is greedy."""
+        if self._greedy or not self.weights:
+            return (1.0,) * n
+        if len(self.weights) != n:
             raise ModelOptError(f"Fuse has {len(self.weights)} weights for {n} models; give every merged model one")
-        return self.weights or (1.0,) * n
+        return self.weights
