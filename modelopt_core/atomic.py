@@ -1,12 +1,29 @@
-"""Writing a file so that its reader meets the old one or the new one, never half of either."""
+"""Writing a file so that its reader meets the old one or the new one, never half of either.
+
+A writer that is killed leaves its part file behind. The next one in that folder sweeps it, and leaves alone the part
+of a writer that lives: that one holds a lock on it, which goes with its process however that ends.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from modelopt_core.errors import ModelOptError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which lets nobody remove a file that is open
+    fcntl = None  # type: ignore[assignment]
+
+PART = re.compile(r"\..+\.\d+-\d+\.part", re.DOTALL)
+# A part may be a link or a pipe that somebody else put there: neither followed nor waited for.
+OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def write(path: str | Path, data: bytes) -> Path:
@@ -14,12 +31,16 @@ def write(path: str | Path, data: bytes) -> Path:
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
+        sweep(path.parent)
         try:
-            with part.open("wb") as file:
+            with _held(part) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(path)
+                if fcntl:  # under the lock: no sweeper takes the part before it has its name
+                    part.replace(path)
+            if not fcntl:
+                part.replace(path)
         finally:
             part.unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -28,3 +49,50 @@ def write(path: str | Path, data: bytes) -> Path:
             f"cannot write {str(path)!r} ({reason}); choose a folder with room and write access"
         ) from error
     return path
+
+
+def sweep(folder: Path) -> list[str]:
+    """Remove the part files in a folder whose writer is dead; returns their names. What cannot be removed stays."""
+    gone = []
+    with suppress(OSError, ValueError):
+        for part in [each for each in folder.iterdir() if PART.fullmatch(each.name)]:
+            with suppress(OSError):
+                _remove(part)
+                gone.append(part.name)
+    return gone
+
+
+def _held(part: Path) -> BinaryIO:
+    """The part file, open and locked. A sweeper may have taken it between the two: then another one."""
+    while True:
+        file = part.open("wb")
+        if not fcntl:
+            return file
+        with suppress(OSError):  # a disk without locks, on which nobody sweeps either
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if _same(part, file.fileno()):
+            return file
+        file.close()
+
+
+def _remove(part: Path) -> None:
+    """OSError where the writer lives: it holds the lock, or, without locks, the file."""
+    if not fcntl:
+        part.unlink()
+        return
+    number = os.open(part, OPEN)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not (stat.S_ISREG(os.fstat(number).st_mode) and _same(part, number)):
+            raise FileNotFoundError(part)
+        part.unlink()
+    finally:
+        os.close(number)
+
+
+def _same(part: Path, number: int) -> bool:
+    """Is the open file still the one of that name?"""
+    try:
+        return os.path.samestat(part.stat(follow_symlinks=False), os.fstat(number))
+    except FileNotFoundError:
+        return False

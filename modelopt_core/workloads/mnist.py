@@ -34,6 +34,7 @@ GROUPS = ((0, 6), (4, 7, 9), (1, 2, 3, 5, 8))  # what `mlp30` confuses most on v
 READ = Subtask("digit", "answer", "image", "label", "Reads the digit, whichever it is.", models=("article",))
 VAL = 10_000  # of the 60,000 training images
 CHUNK, LARGEST = 2**16, 47_040_016  # bytes read at a time; bytes of the largest file: a server that sends more is left
+RAW = Path("MNIST", "raw")  # where torchvision keeps the files below its root
 GZIP = 31  # zlib's number for "15 bits, with a gzip header"
 TIMEOUT_S = 20
 
@@ -102,7 +103,7 @@ def fetch_mnist(report: Report = silent) -> Path:
     A file appears whole or not at all. Raises DataMissing when no mirror answers with the right bytes.
     """
     root = data_folder()
-    raw = root / "MNIST" / "raw"
+    raw = root / RAW
     try:
         raw.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -145,7 +146,7 @@ def _download(name: str, md5: str, report: Report) -> bytes:
 
 def _read(root: Path, name: str) -> np.ndarray:
     """The data bytes of one idx file, checked against its md5."""
-    path = root / "MNIST" / "raw" / name
+    path = root / RAW / name
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -172,14 +172,21 @@ def build(*, browser: bool = False) -> App:
 
 
 def warm() -> None:
-    """Import the slow libraries and measure the default model beside the server's start; the first page is waiting."""
+    """Import the slow libraries and measure the default model beside the server's start; the first page is waiting.
+
+    Then take away what killed writers left in the folders that the app writes to.
+    """
     for name in WARM:
         importlib.import_module(name)
     import modelopt_core as mo
+    from modelopt_core import atomic, jobs
+    from modelopt_core.workloads.mnist import RAW, data_folder
 
     workload = mo.workload("digits")
     with contextlib.suppress(mo.ModelOptError):  # damaged weights: the page says which, and what mends them
         mo.measure(mo.baseline(workload.name, workload.models[0]), workload)
+    for folder in (data_folder() / RAW, *jobs.home().glob("*")):
+        atomic.sweep(folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
