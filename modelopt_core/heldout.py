@@ -1,17 +1,20 @@
 """A model that was fitted on val must not be judged by what it says about val.
 
 Cross-fitting tells what heads that never saw an example say of it. The difference to the final head's answer is noted
-on the model, and whatever predicts takes it back: the val score is the cross-fitted one, also after the model has been
-pruned or quantized. A file does not hold the note (a job's result has it beside, see aside.py): what a loaded model
-scores on val is called fitted, and only test is honest.
+on the model, and whatever predicts takes it back: the val score is the cross-fitted one. The note belongs to the
+weights that it was made for, the head's and its members': once the model has been pruned, quantized, trained or written
+to, its val score is that of its own answers and is called fitted, and only test is honest. So it is with a loaded
+model, since a file does not hold the note (a job's result has it beside, see aside.py).
 """
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import aside
+from modelopt_core import activations, aside
 from modelopt_core.workload import Workload
 
 NOTE, SPLIT = "held_out", "val"
@@ -23,12 +26,12 @@ def note(model: nn.Module, workload: Workload, fitted: Tensor, held_out: Tensor)
     fitted: logits (n, K) of the model itself on val; held_out: those of the heads that did not see the example.
     """
     change = torch.log_softmax(held_out, dim=1) - torch.log_softmax(fitted, dim=1)
-    aside.note(model, NOTE, {"change": change, "data": _told(workload)})
+    aside.note(model, NOTE, {"change": change, "data": _told(workload.data_hash), "weights": _told(_weights(model))})
     return model
 
 
 def by_heart(model: nn.Module, workload: Workload, split: str) -> bool:
-    """Is there a head in the model that was fitted to the split, and no note that takes back what it has learned?"""
+    """Is there a head in the model that was fitted to the split, and no note of it as it is now?"""
     fitted = [module for module in model.modules() if getattr(module, "fitted_on", "") == split]
     return any(_change(module, workload) is None for module in fitted)
 
@@ -40,11 +43,23 @@ def taken_back(model: nn.Module, logits: Tensor, workload: Workload, split: str)
 
 
 def _change(module: nn.Module, workload: Workload) -> Tensor | None:
-    """(n, K): what is noted on this very module of this very data."""
+    """(n, K): what is noted on this very module, as it is now, of this very data."""
     found = aside.noted(module, NOTE)
-    return found["change"] if found and torch.equal(found["data"], _told(workload)) else None
+    if not found or not found.keys() >= {"change", "data", "weights"}:
+        return None
+    same = torch.equal(found["data"], _told(workload.data_hash))
+    return found["change"] if same and torch.equal(found["weights"], _told(_weights(module))) else None
 
 
-def _told(workload: Workload) -> Tensor:
-    """The data's hash as numbers."""
-    return torch.tensor(list(workload.data_hash.encode()), dtype=torch.uint8)
+def _weights(module: nn.Module) -> str:
+    """sha256 (hex) of all that makes the answers: structure, tensors, and the grids that inputs are rounded to."""
+    hasher = hashlib.sha256(f"{module}{activations.noted(module)}".encode())
+    for name, tensor in module.state_dict().items():
+        hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def _told(digest: str) -> Tensor:
+    """A hash as numbers."""
+    return torch.tensor(list(digest.encode()), dtype=torch.uint8)

@@ -147,8 +147,8 @@ def measure(
     """Score, size, MACs and latency; the latency in turn with `baseline` (default: with itself), one thread, batch 1.
 
     runtime: 'onnx' or 'eager'; device: 'cpu', 'cuda' or 'mps' (the latter two with 'eager'). The score is `simulated`
-    where the network is masked, or its weights lie on a grid and float kernels ran; `fitted` where a file kept a head
-    that was fitted to the split, but not what it says of examples that it has not seen.
+    where the network is masked, or its weights lie on a grid and float kernels ran; `fitted` where a head was
+    fitted to the split and nothing tells what it says of examples that it has not seen, see heldout.py.
     """
     reference = model if baseline is None else baseline
     key = ("measurement", identity.key(model), identity.key(reference), workload.data_hash, split, runtime, device)

@@ -1,7 +1,6 @@
 """Learned fusion: heads by hand, the folds' honesty, scikit-learn's stacking on the same members, files and graphs."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -12,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import modelopt_core as mo
-from modelopt_core import aside, codec, heldout, identity
+from modelopt_core import codec
 from modelopt_core.calls import calls
 from modelopt_core.estimate import mcnemar
 from modelopt_core.export import onnx_bytes
@@ -165,44 +164,6 @@ def test_a_head_is_in_file_size_time_and_graph(of, w, pool):
         session = onnxruntime.InferenceSession(onnx_bytes(whole, w.example))
         graph = torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])
         torch.testing.assert_close(graph, whole(inputs), atol=1e-4, rtol=1e-4)
-
-
-def test_what_was_learned_by_heart_is_taken_back_once():
-    """Noted 0.2 at the first of two examples: val takes it back, test does not, other data does not."""
-    w, model = mo.workload("digits"), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    fitted = torch.zeros(len(w.val), 10)
-    held_out = fitted.index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(-5.0))
-    heldout.note(model, w, fitted, held_out)
-    torch.testing.assert_close(heldout.taken_back(model, fitted, w, "val"), held_out.log_softmax(1))
-    assert torch.equal(heldout.taken_back(model, fitted, w, "test"), fitted)
-    other = replace(w, data_hash="other")
-    assert torch.equal(heldout.taken_back(model, fitted, other, "val"), fitted)
-    copied = identity.clone(model)
-    assert mo.predictions(copied, w).outputs.logits[0, 0] < mo.predictions(_plain(model), w).outputs.logits[0, 0]
-
-
-def _plain(model):
-    other = identity.clone(model)
-    del other.__dict__[aside.NOTES]
-    return identity.stamp(other, "plain")
-
-
-def test_a_pruned_head_still_does_not_know_val_by_heart(w, pool):
-    whole = mo.Fuse(of="outputs", strengths=(1e-4,)).apply(pool, w)
-    loaded = codec.decode(codec.encode(whole))
-    small = mo.Quantize(bits=8).apply(whole, w)
-    losses = [
-        float(-mo.predictions(m, w).outputs.log_probabilities.gather(1, w.val.targets[:, None]).mean())
-        for m in (whole, small, loaded)
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=0.2)
-    assert losses[2] < losses[0] / 2, "a file holds the head, not the folds"
-    told = [mo.measure(m, w, split).score.how for m in (whole, loaded) for split in ("val", "test")]
-    assert told == ["measured", "measured", "fitted", "measured"]
-    both = mo.Ensemble().apply([loaded, pool[0]], w)
-    assert heldout.by_heart(both, w, "val")
-    assert not heldout.by_heart(mo.Ensemble().apply([whole, pool[0]], w), w, "val")
-    assert heldout.by_heart(whole, replace(w, data_hash="other"), "val"), "nobody knows whose val it was"
 
 
 def test_three_architectures_and_a_composite_member(w, pool):
