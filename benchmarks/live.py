@@ -58,7 +58,7 @@ def clock(work: Callable[[], object]) -> float:
 
 def move(step: mo.Transform, model: torch.nn.Module, w: mo.Workload) -> None:
     """What a released slider asks for."""
-    with turns.waiting():
+    with turns.asking():
         mo.run((step,), [model], w)
 
 

@@ -5,20 +5,37 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
+
+from modelopt_core import turns
 
 T = TypeVar("T")
 MAX_BYTES = 384 * 2**20
 
 
-class Store:
-    """Least recently used goes first when `max_bytes` is passed. A value's size is told by whoever puts it."""
+@dataclass(eq=False)
+class _Making:
+    """A value on its way, and whose turn it is to make it. made: it is there; over: nothing comes any more."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self.max_bytes = max_bytes
+    maker: turns.Turn
+    value: Any = None
+    made: bool = False
+    over: bool = False
+
+
+class Store:
+    """Least recently used goes first when `max_bytes` is passed. A value's size is told by whoever puts it.
+
+    costly: a person for whom something is to be made stands in line for it (see turns.py).
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES, *, costly: bool = False) -> None:
+        self.max_bytes, self.costly = max_bytes, costly
         self.size_bytes = 0
         self._items: OrderedDict[object, tuple[Any, int]] = OrderedDict()
-        self._making: dict[object, threading.Lock] = {}
+        self._making: dict[object, _Making] = {}
         self._lock = threading.Lock()
 
     def get(
@@ -32,20 +49,38 @@ class Store:
 
         Two threads that want one key wait for one computation; a `make` that raises leaves nothing behind.
         """
-        if (found := self.peek(key)) is not None and valid(found):
-            return found
-        with self._lock:
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
+        while True:
             if (found := self.peek(key)) is not None and valid(found):
                 return found
-            try:
-                value = make()
-                self._put(key, value, size_bytes(value))
-            finally:
-                with self._lock:
-                    self._making.pop(key, None)
+            with self._lock:
+                other = self._making.get(key)
+                if other is None and self._at(key) is found and (turns.served() or not self.costly):
+                    mine = self._making[key] = _Making(turns.mine())
+                    break
+            if other is None:
+                turns.line_up(partial(self._changed, key, found))
+                continue
+            turns.wait_for(other.maker, partial(getattr, other, "over"))
+            if other.made and valid(other.value):  # also where it was too large to be kept
+                value: T = other.value
+                return value
+        try:
+            value = mine.value = make()
+            mine.made = True
+            self._put(key, value, size_bytes(value))
+        finally:
+            with self._lock:
+                del self._making[key]
+            mine.over = True
+            turns.news()
         return value
+
+    def _changed(self, key: object, found: object) -> bool:
+        """Does somebody make what was not there, or has done so?"""
+        return key in self._making or self._at(key) is not found
+
+    def _at(self, key: object) -> Any:
+        return self._items.get(key, (None, 0))[0]
 
     def peek(self, key: object) -> Any:
         """The value under `key`, or None; counts as a use."""
@@ -75,4 +110,4 @@ class Store:
                 self.size_bytes -= freed
 
 
-STORE = Store()
+STORE = Store(costly=True)

@@ -3,10 +3,9 @@
 import threading
 import time
 
-from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.sweep import Sweeper
-from tests.waiting import SOON_S, wait_until
+from tests.waiting import SOON_S, person, wait_until
 
 
 def test_points_arrive_in_order_and_once():
@@ -60,7 +59,7 @@ def test_what_was_asked_for_last_goes_first():
 
 def test_it_stands_still_while_a_person_waits():
     sweeper = Sweeper()
-    with turns.waiting():
+    with person():
         sweep = sweeper.request("a", 1, lambda: iter([1]))
         time.sleep(0.05)
         assert sweep.points == []

@@ -6,7 +6,7 @@ import time
 from filelock import FileLock
 
 from modelopt_core import turns
-from tests.waiting import join
+from tests.waiting import join, person
 
 
 def in_thread(work) -> threading.Thread:
@@ -34,7 +34,7 @@ def test_background_waits_for_a_person_and_others_do_not():
             turns.pause()
             went.append("background")
 
-    with turns.waiting():
+    with person():
         thread = in_thread(background)
         turns.pause()
         went.append("foreground")
@@ -49,7 +49,7 @@ def test_workers_of_a_background_thread_stand_still_too():
     with turns.background():
         made.append(turns.pauser(limit_s=5))
     went: list[str] = []
-    with turns.waiting():
+    with person():
         thread = in_thread(lambda: (made[0](), went.append("worker")))
         time.sleep(0.05)
         assert went == []

@@ -9,10 +9,13 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
+
+from modelopt_core import turns
 
 T = TypeVar("T")
 
@@ -37,6 +40,14 @@ def join(threads: threading.Thread | list[threading.Thread], what: str, limit_s:
         thread.join(max(0.0, end - time.monotonic()))
         if thread.is_alive():
             pytest.fail(f"waited {limit_s:g} s for {what}")
+
+
+@contextmanager
+def person() -> Iterator[None]:
+    """A person is served inside: background work stands still."""
+    with turns.asking():
+        turns.line_up()
+        yield
 
 
 def first_line(process: subprocess.Popen[str], what: str, limit_s: float = LIMIT_S) -> str:

@@ -33,7 +33,6 @@ WHOLE = (
     "in",
 )  # a channel is all that goes with it: what makes it, what it passes through, what reads it
 ENDS = ("out", "in")
-PAUSE_S = 0.25  # who waits for these statistics may be whom we let go first: not for long
 
 
 def correlate(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -115,7 +114,7 @@ def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: T
     model.requires_grad_(True)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED) or scales(layer)}
     for some in at.split(BATCH):
-        turns.pause(PAUSE_S)
+        turns.pause()
         inputs, targets = workload.train.inputs[some].to(device), workload.train.targets[some].to(device)
         for name, call in calls(model, layers, workload, inputs, targets, bool({"grad", "square"} & set(wanted))):
             call = depthwise(call) if scales(call.layer) else call

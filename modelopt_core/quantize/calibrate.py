@@ -22,7 +22,6 @@ from modelopt_core.workload import Workload
 
 BATCH = 128
 MOST_ROWS = 8192  # inputs of a linear layer, or patches of a convolution's, that are looked at
-PAUSE_S = 0.25
 DAMPING = 0.1  # of `compensated`, as a share of the mean square of an input
 
 
@@ -48,7 +47,7 @@ def watch(model: nn.Module, workload: Workload, at: Tensor, names: Iterable[str]
     layers = {name: model.get_submodule(name) for name in names}
     device = next(model.parameters()).device
     for some in at.split(BATCH):
-        turns.pause(PAUSE_S)
+        turns.pause()
         for name, call in calls(model, layers, workload, workload.train.inputs[some].to(device)):
             found.setdefault(name, []).append((call.x, _by_channel(call.layer, call.y).mean(dim=0) * len(some)))
     return {

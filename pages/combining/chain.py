@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import escape
-from typing import Any
 
 import streamlit as st
 
@@ -48,12 +47,7 @@ def settle(here: Bench) -> None:
 def on(here: Bench) -> Bench:
     """The bench with the inputs that the pipeline meets."""
     how = _inputs(here)[st.session_state[INPUTS]]
-    return replace(here, workload=_altered(here.workload.name, how)) if how else here
-
-
-@st.cache_resource(show_spinner="Altering the inputs …")
-def _altered(name: str, how: str) -> Any:
-    return altered(load_workload(name), how)
+    return replace(here, workload=altered(load_workload(here.workload.name), how)) if how else here
 
 
 def _inputs(here: Bench) -> dict[str, str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import streamlit as st
 
-from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.rivals import Rival, rivals
 from pages.combining import said
@@ -28,17 +27,16 @@ def draw(trial: Trial) -> None:
 
     def watched() -> list[Rival]:
         found: list[Rival] = []
-        with turns.waiting():
-            for rival in rivals(
-                pool.models(trial.members, here),
-                trial.step,
-                bench.load_model(here.workload.name, large),
-                here.workload,
-                runtime=here.runtime,
-                device=here.device,
-            ):
-                found.append(rival)
-                _table(slot, found, large, "Measuring the next …")
+        for rival in rivals(
+            pool.models(trial.members, here),
+            trial.step,
+            bench.load_model(here.workload.name, large),
+            here.workload,
+            runtime=here.runtime,
+            device=here.device,
+        ):
+            found.append(rival)
+            _table(slot, found, large, "Measuring the next …")
         return found
 
     try:

@@ -8,11 +8,10 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate, mean_interval
 from modelopt_core.train import norms_of
-from pages.shared import address, controls, units, work
+from pages.shared import address, controls, line, units, work
 from pages.shared.bench import Bench
 from pages.shared.setting import Setting
 
@@ -74,7 +73,7 @@ def _draw(setting: Setting, watched: bool) -> None:
     if watched and not busy(here, step):
         address.rerun()  # ends the polling
     try:
-        with turns.waiting():
+        with line.asking():
             found = marks(here, step)
     except ModelOptError:  # the cards say it
         return

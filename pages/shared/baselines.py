@@ -7,10 +7,9 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.measure import Measurement
-from pages.shared import examples, units
+from pages.shared import examples, line, units
 from pages.shared.bench import Bench, load_model
 
 HEADS = ("model", "score on val", "95 % interval", "parameters", "file", "latency, one example", "quartiles", "MACs")
@@ -25,7 +24,8 @@ def draw(here: Bench) -> None:
         f'<h2 style="font-size:1.25rem;margin:0.6rem 0 0">{escape(here.workload.title)}: the models to start from</h2>'
         f'<p class="mo-foot">{escape(here.workload.note)} Measured now: {escape(here.where)}.</p>'
     )
-    rows = "".join(_row(here, name) for name in here.workload.models)
+    with line.asking():
+        rows = "".join(_row(here, name) for name in here.workload.models)
     heads = "".join(f"<th{_align(i)}>{escape(head)}</th>" for i, head in enumerate(HEADS))
     st.html(
         f'<div class="mo-scroll"><table class="mo-table"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
@@ -35,9 +35,8 @@ def draw(here: Bench) -> None:
 
 def _row(here: Bench, name: str) -> str:
     try:
-        with turns.waiting():
-            model = load_model(here.workload.name, name)
-            cells = _cells(name, mo.measure(model, here.workload, runtime=here.runtime, device=here.device))
+        model = load_model(here.workload.name, name)
+        cells = _cells(name, mo.measure(model, here.workload, runtime=here.runtime, device=here.device))
     except ModelOptError as error:
         return f'<tr><td>{escape(name)}</td><td colspan="{len(HEADS) - 1}">{escape(str(error))}</td></tr>'
     return "<tr>" + "".join(f"<td{_align(i)}>{escape(cell)}</td>" for i, cell in enumerate(cells)) + "</tr>"

@@ -26,6 +26,7 @@ from pages.shared import (
     guess,
     history,
     layer_table,
+    line,
     present,
     report,
     results,
@@ -50,15 +51,16 @@ def calm(first: bool = False) -> Iterator[None]:
     first: of the parts that draw one trial; what is wrong with it is said there and not again by the others.
     """
     told = "" if first else st.session_state.get("told", "")
-    line = ""
+    wrong = ""
     try:
-        yield
+        with line.asking():
+            yield
     except ModelOptError as error:
-        line = str(error)[:500]
-    if line and line != told:
-        st.warning(line, icon=":material/error:")
+        wrong = str(error)[:500]
+    if wrong and wrong != told:
+        st.warning(wrong, icon=":material/error:")
     if first:
-        st.session_state["told"] = line
+        st.session_state["told"] = wrong
 
 
 def page(technique: Technique) -> None:
@@ -113,7 +115,7 @@ def _trial(technique: Technique) -> trials.Trial | None:
 
 def _bar(technique: Technique) -> None:
     export = None
-    with suppress(ModelOptError):  # the cards say it; the way out of this view stays
+    with suppress(ModelOptError), line.asking():  # the cards say it; the way out of this view stays
         if trial := _trial(technique):
             export = partial(report.html, trial, technique.note(trial.step, trial.measurement))
     present.bar(technique.name, technique.step, technique.fields, export)

@@ -69,7 +69,7 @@ def start(bench: Bench, members: Sequence[Pin] = ()) -> Measurement:
 
 
 def measure(asked: Setting) -> Trial:
-    """Apply the step and measure it against the pinned baseline. Somebody waits: the background stands still.
+    """Apply the step and measure it against the pinned baseline, for a person who waits.
 
     A step that lasts is not for here, unless its result is kept: see work.py.
     """
@@ -80,7 +80,7 @@ def measure(asked: Setting) -> Trial:
         if isinstance(event, Note):
             notes.append(event.text)
 
-    with turns.waiting():
+    with turns.asking():
         came = origin(bench, members)
         pinned = pin.current(bench)
         if not pin.chosen(bench, pinned):
