@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from scipy.stats import binomtest, ttest_1samp
 
 import modelopt_core as mo
-from benchmarks import ledger, parts
+from benchmarks import crowd, ledger, parts
 from benchmarks.checkpoints import kept
 from benchmarks.paired import Crossed, Pair, pair
 from modelopt_core.errors import ModelOptError
@@ -124,3 +126,15 @@ def test_parts_that_are_not_asked_for_stay(tmp_path: Path, monkeypatch: pytest.M
     assert "second" not in text
     with pytest.raises(ModelOptError, match="unknown part 'three'; choose from one, two"):
         parts.write("made", "Made", tables, ["three"])
+
+
+def test_a_small_class_gets_the_answers_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORKLOAD": "digits", "MODEL": "mlp", "THINKS_S": 0.0}.items():
+        monkeypatch.setattr(crowd, name, value)
+    monkeypatch.setattr("modelopt_core.timing.REPEATS", 3)
+    with ThreadPoolExecutor(3) as threads:
+        played = list(threads.map(crowd.session, range(3), [2] * 3))
+    assert [len(made) for made in played] == [3, 3, 3]
+    assert "one thread alone gives: 0 of 9." in crowd.table(played)
+    played[1][2] = replace(played[1][2], answer=(0.0, 0, 0, 0, 0.0, 0))
+    assert "one thread alone gives: 1 of 9." in crowd.table(played)
