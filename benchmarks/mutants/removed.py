@@ -1,0 +1,14 @@
+"""Mutants that were on the list, each with the reason why it is not any more: no test can tell them from the code."""
+
+from benchmarks.mutants.trial import Mutant
+
+# fmt: off
+REMOVED: tuple[tuple[Mutant, str], ...] = (
+    (Mutant("modelopt_core.prune.masks:n_of_m", "-width % m", "m - width % m", "tests/test_prune_masks.py"),
+     "a whole run more of padding is cut off again: the same answer"),
+    (Mutant("modelopt_core.quantize.gptq:BLOCK", "32", "64", "tests/test_quantize_data.py"),
+     "how many columns lie in a block changes the speed and, but for rounding, no code"),
+    (Mutant("modelopt_core.quantize.mixed:allocate", "rest + s.size <= budget_bytes", "True",
+            "tests/test_quantize_mixed.py"),
+     "every state is applied and its file counted before it is taken: this only saves trying"),
+)

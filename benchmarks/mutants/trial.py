@@ -1,0 +1,91 @@
+"""A mutant, and what came of it: its tests run in a process of their own until one fails."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).with_name("rewrite.py")
+LIMIT_S = 240  # tests that take longer will not end: a mutant may loop
+LEAST = 0.95  # share of all mutants that the tests must catch
+
+# Where wrong code once went unnoticed: none of these may live.
+PLACES = (
+    "n:m on convolutions", "blocks on convolutions", "gptq's later blocks", "global scope", "the one channel that stays",
+    "uint8 ranges without zero", "zero point in the float fallback", "ECE's bin sizes", "greedy's best moment",
+    "a cascade's mean speedup", "buffers in the key", "budget after applying", "grid of mse", "grid of entropy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake. function: module:name; before, after: see `rewritten`; tests: what pytest is given; place: of PLACES."""
+
+    function: str
+    before: str
+    after: str
+    tests: str
+    place: str = ""
+
+    @property
+    def text(self) -> str:
+        """For a table and for people."""
+        return f"{self.function}: {self.before} → {self.after}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """outcome: caught, lives or broken (nothing can be said); by: the test that failed, or why it is broken."""
+
+    mutant: Mutant
+    outcome: str
+    by: str
+    seconds: float
+
+
+def tried(mutant: Mutant, limit_s: float = LIMIT_S) -> Result:
+    """Run the mutant's tests until one fails."""
+    command = [sys.executable, str(SCRIPT), mutant.function, mutant.before, mutant.after, *mutant.tests.split()]
+    start = time.monotonic()
+    try:
+        done = subprocess.run(
+            [*command, "-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist"],
+            cwd=ROOT, capture_output=True, text=True, timeout=limit_s,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Result(mutant, "caught", f"no end within {limit_s:g} s", time.monotonic() - start)
+    seconds = time.monotonic() - start
+    if done.returncode == 0:
+        return Result(mutant, "lives", "", seconds)
+    failed = re.search(r"^FAILED \S+?::(\w+)", done.stdout, re.MULTILINE)
+    if done.returncode == 1 and failed:
+        return Result(mutant, "caught", failed[1], seconds)
+    last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1:]
+    return Result(mutant, "broken", f"exit status {done.returncode}: {' '.join(last)[:100]}", seconds)
+
+
+def status(results: Sequence[Result]) -> int:
+    """0 where no named place lives, nothing is broken and at least LEAST are caught; else 1."""
+    caught = sum(r.outcome == "caught" for r in results)
+    wrong = any(r.outcome == "broken" or (r.outcome == "lives" and r.mutant.place) for r in results)
+    return int(wrong or caught < LEAST * len(results))
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """Markdown: what lives first, then in the order of the list."""
+    ordered = sorted(results, key=lambda r: ("broken", "lives", "caught").index(r.outcome))
+    rows = []
+    for r in ordered:
+        m, found = r.mutant, r.by if r.outcome == "caught" else f"**{r.outcome}** {r.by}".strip()
+        rows.append(f"| `{m.function}` | {_code(m.before)} → {_code(m.after)} | {m.place} | {found} | {r.seconds:.0f} |")
+    return ["| function | mistake | place | caught by | s |", "|---|---|---|---|--:|", *rows]
+
+
+def _code(text: str) -> str:
+    return "`" + text.replace("\n", "; ").replace("|", "\\|") + "`"
