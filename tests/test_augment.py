@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modelopt_core.augment import drop_words, shift
+from modelopt_core.augment import drop_words, shift, speckle
 
 
 def test_shift_moves_whole_images_and_brings_zeros_in() -> None:
@@ -23,3 +23,12 @@ def test_drop_words_only_ever_pads() -> None:
     dropped = drop_words(tokens, torch.Generator().manual_seed(0), share=0.3)
     assert set(dropped.unique().tolist()) == {0, 1}
     assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
+
+
+def test_speckle_is_as_much_black_as_white() -> None:
+    """Of grey pixels a quarter changes, half of them to each side."""
+    grey = torch.full((10, 1, 50, 50), 0.5)
+    found = speckle(grey, torch.Generator().manual_seed(0))
+    shares = [float((found == value).float().mean()) for value in (0.0, 0.5, 1.0)]
+    assert shares == pytest.approx([0.125, 0.75, 0.125], abs=0.01)
+    assert (grey == 0.5).all()

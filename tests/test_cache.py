@@ -22,6 +22,7 @@ def test_least_recently_used_goes_by_hand():
 def test_a_value_larger_than_the_store_is_still_returned():
     store = Store(max_bytes=10)
     assert store.get("big", lambda: "x", lambda _: 100) == "x"
+    assert store.peek("big") == "x", "kept while it is the only one"
     store.get("small", lambda: "y", lambda _: 1)
     assert store.peek("big") is None
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from modelopt_core.calibration import ece, fit_temperature, reliability, tempered
+from modelopt_core.calibration import calibrated, ece, fit_temperature, reliability, tempered
 from modelopt_core.ensemble.weights import log_loss
 from modelopt_core.errors import ModelOptError
 
@@ -100,3 +100,14 @@ def test_temperature_stays_finite_where_every_answer_is_right_or_wrong(right):
 
 def test_one_class_needs_no_temperature():
     assert np.isfinite(fit_temperature(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long)))
+
+
+def test_before_is_as_it_is_and_after_at_the_temperature():
+    said, targets = drawn(5000, 4)
+    sharp = tempered(said, 0.4)
+    found, right = calibrated(sharp, targets), (said.argmax(1) == targets).float()
+    assert found.temperature == fit_temperature(sharp, targets)
+    before, after = (tempered(sharp, t).amax(1).exp() for t in (1.0, found.temperature))
+    assert (found.before, found.ece_before) == (reliability(before, right), ece(before, right))
+    assert (found.after, found.ece_after) == (reliability(after, right), ece(after, right))
+    assert found.ece_after < found.ece_before / 3

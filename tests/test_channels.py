@@ -126,6 +126,9 @@ def test_spec_notes_what_is_kept_and_builds_the_same_shapes():
     assert [p.shape for p in again.parameters()] == [p.shape for p in thin.parameters()]
     assert dict(thin.spec.kept)["conv1"] == thin.conv1.out_channels
     assert model.spec.kept == ()
+    found = channels.groups(model, IMAGE[:1])
+    kept = {g.name: torch.arange(g.size - (g.name == "conv1")) for g in found if not g.frozen}
+    assert channels.narrow(model, found, kept).spec.kept == (("conv1", 15),)  # what lost nothing is not noted
 
 
 def test_what_it_does_not_know_it_leaves_alone_and_says_why():

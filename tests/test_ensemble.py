@@ -12,7 +12,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
 import modelopt_core as mo
-from modelopt_core.ensemble import RULES, best_weights, diversity, greedy_weights, leave_one_out, uncertainty
+from modelopt_core.ensemble import RULES, best_weights, diversity, greedy_weights, leave_one_out, uncertainty, weights
 from modelopt_core.ensemble.weights import log_loss
 
 P = torch.tensor([[[0.6, 0.3, 0.1]], [[0.2, 0.5, 0.3]]])  # (2 members, 1 example, 3 classes)
@@ -70,6 +70,27 @@ def test_borda_by_hand():
     assert by_hand("borda", 0.5, 0.5) == pytest.approx([2 / 6, 3 / 6, 1 / 6], abs=2e-4)
 
 
+def test_two_first_choices_share_a_vote():
+    """One member cannot tell the first two apart, the other says the third: 1/4, 1/4, 1/2 with equal weights."""
+    said = torch.tensor([[[0.4, 0.4, 0.2]], [[0.1, 0.1, 0.8]]]).log()
+    assert RULES["vote"](said, torch.tensor([0.5, 0.5]))[0].exp().tolist() == pytest.approx([0.25, 0.25, 0.5], abs=2e-4)
+
+
+def test_equals_beat_nobody():
+    """Points 1, 1, 0 from a member with a tie, 2, 1, 0 from the other: 3, 2, 0 of 5."""
+    said = torch.tensor([[[0.4, 0.4, 0.2]], [[0.5, 0.3, 0.2]]]).log()
+    assert RULES["borda"](said, torch.tensor([0.5, 0.5]))[0].exp().tolist() == pytest.approx([0.6, 0.4, 0], abs=2e-4)
+
+
+@pytest.mark.parametrize("rule", ["vote", "borda"])
+def test_the_mean_decides_a_tie(rule):
+    """One says the first class a little, the other the second firmly: a vote each."""
+    said = torch.tensor([[[0.6, 0.4]], [[0.1, 0.9]]]).log()
+    found = RULES[rule](said, torch.tensor([0.5, 0.5]))[0]
+    assert found.argmax() == 1
+    assert found.exp().tolist() == pytest.approx([0.5, 0.5], abs=2e-4)
+
+
 @pytest.mark.parametrize("voting", ["soft", "hard"])
 def test_mean_and_vote_answer_as_scikit_learn(voting):
     generator = np.random.default_rng(0)
@@ -113,6 +134,15 @@ def test_no_weights_lose_less(rule, members, n):
     tried = [np.full(members, 1 / members), *np.eye(members)]
     other = minimize(lambda z: loss(np.exp(z) / np.exp(z).sum()), np.zeros(members), method="Powell")
     assert min([other.fun, *map(loss, tried)]) >= found.loss - found.gap - 1e-9
+
+
+def test_the_gap_of_weights_that_are_not_the_best_yet(monkeypatch):
+    """Stopped after one iteration: what the best weights gain is more than nothing, and no more than the gap."""
+    said, targets = drawn(6, 200, 4)
+    best = best_weights(said, targets)
+    monkeypatch.setattr(weights, "MOST_ITERATIONS", 1)
+    early = best_weights(said, targets)
+    assert 1e-4 < early.loss - best.loss <= early.gap
 
 
 def test_greedy_by_hand():
@@ -161,6 +191,14 @@ def test_diversity_by_hand():
     found = diversity(answers, right)
     assert found.disagreement[0, 1] == pytest.approx(2 / 5)
     assert found.q[0, 1] == pytest.approx((2 * 1 - 1 * 1) / (2 * 1 + 1 * 1))
+    np.testing.assert_allclose(found.correlation.numpy(), np.corrcoef(right.numpy()), atol=1e-12)
+
+
+def test_q_of_unlike_members_by_hand():
+    """Right: 1111000 and 1100100. Both 2, neither 2, the first alone 2, the second alone 1: (4 − 2) / (4 + 2)."""
+    right = torch.tensor([[1, 1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 1, 0, 0]])
+    found = diversity(right, right)
+    assert found.q[0, 1] == found.q[1, 0] == pytest.approx(1 / 3)
     np.testing.assert_allclose(found.correlation.numpy(), np.corrcoef(right.numpy()), atol=1e-12)
 
 

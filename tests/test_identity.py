@@ -55,6 +55,20 @@ def test_buffers_are_part_of_a_model():
     assert identity.key(scaled) != identity.key(twice)
 
 
+def test_a_stamp_holds_until_a_buffer_changes():
+    model = identity.stamp(nn.BatchNorm1d(2), "abc")
+    assert identity.intact(model)
+    model.running_mean.add_(1)
+    assert not identity.intact(model)
+    model = identity.stamp(nn.BatchNorm1d(2), "abc")
+    model.running_var = model.running_var.clone()
+    assert not identity.intact(model)
+
+
+def test_a_clone_answers_as_in_use():
+    assert not identity.clone(nn.Sequential(nn.Dropout()).train()).training
+
+
 def test_a_clone_is_the_same_model_and_a_plain_copy_is_hashed():
     model = identity.stamp(net(), "abc")
     assert identity.key(identity.clone(model)) == "abc"

@@ -125,6 +125,8 @@ def test_lamp_by_hand():
     """Squares 1, 4, 9 in order 9, 4, 1: 9/9, 4/13, 1/14."""
     torch.testing.assert_close(score("lamp", [[1.0, -3.0, 2.0]]), torch.tensor([[1 / 14, 1, 4 / 13]]))
     torch.testing.assert_close(score("lamp", [[0.0, 1.0], [2.0, 0.0]], channels=True), torch.tensor([1 / 5, 1.0]))
+    rows = score("lamp", [[3.0, 4.0], [4.5, 0.0]], channels=True)  # squared norms 25 and 20.25
+    torch.testing.assert_close(rows, torch.tensor([1.0, 20.25 / 45.25]))
 
 
 def test_lamp_keeps_the_largest_weight_of_every_layer():

@@ -126,6 +126,21 @@ def test_the_channel_that_stays_is_the_strongest():
         assert said == [Note(f"{name}: one channel stays, a layer can't be empty") for name in ("0", "2")]
 
 
+def test_scores_that_compare_are_not_divided():
+    """lamp: squares over those as large or larger: 0.40 and 1 beside 0.06, 0.24, 0.31 and 1. A third are 0.06, 0.24.
+
+    Divided by their means, 0.70 and 0.40, they would be the 0.06 and the 0.40.
+    """
+    model, example = net([90.0, 110.0], [0.5, 1.0, 1.0, 1.5]), torch.zeros(1, 8)
+    by_lamp = Scorer(model, CRITERIA["lamp"], torch.Generator().manual_seed(0))
+    thin, _ = prune_channels(model, Left.whole(model, example), Plan(1 / 3, together=True), by_lamp)
+    assert [m.out_features for m in thin if isinstance(m, nn.Linear)] == [2, 2, 2]
+
+
+def test_half_way_half_of_every_ratio_is_gone():
+    assert Plan(0.8, together=True, own={"a": 0.4, "b": 0.0}).part(0.5) == Plan(0.4, True, {"a": 0.2, "b": 0.0})
+
+
 def test_one_pool_for_all_and_one_for_each_by_hand():
     """Half of six together are the 1, 2 and 3; half of each layer are the 1 of two and the 3 and 4 of four."""
     scores = {"a": torch.tensor([[1.0, 2.0]]), "b": torch.tensor([[3.0, 4.0], [5.0, 6.0]])}

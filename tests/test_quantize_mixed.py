@@ -18,6 +18,10 @@ def test_front_by_hand():
     assert [s.picks for s in states] == [(0, 0), (1, 0)]
 
 
+def test_a_larger_choice_that_costs_the_same_is_beaten():
+    assert [s.size for s in front([[(1, 5.0), (2, 5.0), (3, 4.0)]])] == [1, 3]
+
+
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("layers", [1, 2, 5])
 def test_front_is_brute_forces(layers, seed):

@@ -1,5 +1,7 @@
 """Recipes: JSON both ways, errors with field and line, stages, and the response curve."""
 
+import sys
+
 import pytest
 
 import modelopt_core as mo
@@ -54,6 +56,22 @@ def test_run_measures_after_every_step():
     assert stages[1].measurement.macs == stages[2].measurement.macs < stages[0].measurement.macs
     assert [e for e in events if isinstance(e, mo.Stage)] == stages
     assert [e.step for e in events if isinstance(e, mo.Progress)] == [0, 1, 2]
+
+
+def test_every_stage_is_timed_beside_the_first_model(monkeypatch):
+    """Against itself a network of half the size would be no faster."""
+    w, pool, beside = mo.workload("digits"), [mo.baseline("digits", "cnn"), mo.baseline("digits", "mlp")], []
+    module = sys.modules["modelopt_core.recipe"]
+    real = module.measure
+
+    def measure(model, *args, baseline, **options):
+        beside.append(baseline)
+        return real(model, *args, baseline=baseline, **options)
+
+    monkeypatch.setattr(module, "measure", measure)
+    mo.run((mo.Prune(ratio=0.5), mo.Ensemble()), pool, w)
+    assert len(beside) == 5
+    assert all(one is pool[0] for one in beside)
 
 
 def test_order_is_the_users():

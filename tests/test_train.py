@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -210,3 +212,19 @@ def test_reestimation_without_norms_is_an_equal_copy_and_one_example_is_no_error
     assert torch.equal(weights(reestimate_norms(model, digits)), weights(model))
     single = replace(digits, train=replace(digits.train, inputs=digits.train.inputs[:1]))
     assert bool(torch.isfinite(weights(reestimate_norms(build(CNN), single))).all())
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_learning_rate_by_hand(points: Classification, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six batches: half a cosine from 0.1 down to nearly nothing, or 0.1 all the way."""
+    module, seen = sys.modules["modelopt_core.train"], []
+    real = module._step
+
+    def step(update: torch.optim.Optimizer, minimise: Any) -> float:
+        seen.append(update.param_groups[0]["lr"])
+        return float(real(update, minimise))
+
+    monkeypatch.setattr(module, "_step", step)
+    fit(build(LINE), points, epochs=2, lr=0.1, batch_size=80, schedule=schedule)  # type: ignore[arg-type]
+    falling = [0.1, 0.0933, 0.075, 0.05, 0.025, 0.0067]
+    assert seen == pytest.approx(falling if schedule == "cosine" else [0.1] * 6, abs=1e-4)

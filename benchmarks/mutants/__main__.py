@@ -49,24 +49,22 @@ def report(results: Sequence[Result], seconds: float) -> str:
     """The results as Markdown."""
     caught, named = sum(r.outcome == "caught" for r in results), [r for r in results if r.mutant.place]
     of_places = sum(r.outcome == "caught" for r in named)
-    return "\n".join(
-        [
-            "# Mutants of the core",
-            "",
-            "`python -m benchmarks.mutants`: one mistake at a time in one function, and the tests named beside it. "
-            + machine(),
-            "",
-            f"{caught} of {len(results)} caught, among them {of_places} of {len(named)} in the {len(PLACES)} places "
-            f"where mistakes once went unnoticed; {seconds / 60:.0f} minutes, two at a time.",
-            "",
-            *table(results),
-            "",
-            "## Taken off the list, and why",
-            "",
-            *[f"- `{mutant.function}`: `{mutant.before}` → `{mutant.after}`: {reason}" for mutant, reason in REMOVED],
-            "",
-        ]
-    )
+    lines = [
+        "# Mutants of the core",
+        "",
+        "`python -m benchmarks.mutants`: one mistake at a time in one function, and the tests named beside it.",
+        machine(),
+        "",
+        f"{caught} of {len(results)} caught, among them {of_places} of {len(named)} in the {len(PLACES)} places where",
+        f"mistakes once went unnoticed; {seconds / 60:.0f} minutes, {AT_ONCE} at a time.",
+        "",
+        *table(results),
+        "",
+        "## Not on the list, and why",
+        "",
+        *[f"- `{m.function}`: `{m.before}` → `{m.after}`: {reason}" for m, reason in REMOVED],
+    ]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

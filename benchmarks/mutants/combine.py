@@ -5,16 +5,19 @@ from benchmarks.mutants.trial import Mutant
 ENSEMBLE, CALIBRATION, CASCADE = "tests/test_ensemble.py", "tests/test_calibration.py", "tests/test_cascade.py"
 JOINT, TIMING, FUSE = "tests/test_cascade_joint.py", "tests/test_timing.py", "tests/test_fuse.py"
 LEARN, LOSSES, GAP = "tests/test_fuse_learn.py", "tests/test_distill_losses.py", "tests/test_distill_gap.py"
+GATES, HELD_OUT = "tests/test_cascade_gates.py", "tests/test_heldout.py"
 FLOW, LOGISTIC, EXITS = "tests/test_pipeline_flow.py", "tests/test_logistic.py", "tests/test_cascade_exits.py"
 
 # fmt: off
 MUTANTS = (
     # ---- rules
     Mutant("modelopt_core.ensemble.rules:mean", "said.exp()", "said.exp().square()", ENSEMBLE),
-    Mutant("modelopt_core.ensemble.rules:geometric", "torch.log_softmax(_weighed(weights, said), dim=-1)",
-           "_weighed(weights, said)", ENSEMBLE),
-    Mutant("modelopt_core.ensemble.rules:product", "len(weights) * _weighed(weights, said)", "_weighed(weights, said)",
-           ENSEMBLE),
+    Mutant("modelopt_core.ensemble.rules:geometric",
+           "torch.log_softmax(_weighed(weights, nats.possible(said)), dim=-1)",
+           "_weighed(weights, nats.possible(said))", ENSEMBLE),
+    Mutant("modelopt_core.ensemble.rules:product", "(weights > 0).to(said.dtype).sum()", "1", ENSEMBLE),
+    Mutant("modelopt_core.ensemble.rules:product", "(weights > 0).to(said.dtype).sum()", "len(weights)",
+           "tests/test_conformance_extremes.py"),
     Mutant("modelopt_core.ensemble.rules:logit", "torch.log1p(-said.exp())", "0", ENSEMBLE),
     Mutant("modelopt_core.ensemble.rules:vote", "first / first.sum(dim=0)", "first", ENSEMBLE),
     Mutant("modelopt_core.ensemble.rules:borda", "by_class > twice[d : d + classes]",
@@ -47,8 +50,8 @@ MUTANTS = (
     Mutant("modelopt_core.calibration:ece", "len(confidence)", "len(found)", CALIBRATION, "ECE's bin sizes"),
     Mutant("modelopt_core.calibration:ece", "abs(b.score - b.confidence)", "(b.score - b.confidence)", CALIBRATION,
            "ECE's bin sizes"),
-    Mutant("modelopt_core.calibration:reliability", "confidence.argsort(stable=True)", "torch.arange(len(confidence))",
-           CALIBRATION),
+    Mutant("modelopt_core.calibration:reliability", "torch.zeros(len(values), dtype=torch.double).index_add(0, "
+           "place, scores.double()) / count", "scores.double()", CALIBRATION),
     Mutant("modelopt_core.calibration:reliability", "len(confidence) ** (1 / 3)", "len(confidence) ** (1 / 2)",
            CALIBRATION),
     Mutant("modelopt_core.calibration:fit_temperature", "expected - truth", "truth - expected", CALIBRATION),
@@ -67,11 +70,11 @@ MUTANTS = (
     Mutant("modelopt_core.cascade.flow:front", "reached[order] > best + 1e-12", "reached[order] >= best", CASCADE),
     Mutant("modelopt_core.cascade.flow:best_thresholds", "np.lexsort((-reached, spent))", "np.argsort(-reached)",
            CASCADE),
-    Mutant("modelopt_core.cascade.step:Staged.run", "said[waiting, -1] < limit", "said[waiting, -1] <= limit", CASCADE),
+    Mutant("modelopt_core.cascade.step:Staged.run", "said[waiting, -1] < limit", "said[waiting, -1] <= limit", GATES),
     Mutant("modelopt_core.cascade.step:Staged.used", "torch.arange(len(said))[:, None] <= at",
            "torch.arange(len(said))[:, None] == at", CASCADE),
-    Mutant("modelopt_core.cascade.step:Gate.passed", "logits / self.temperature", "logits", CASCADE),
-    Mutant("modelopt_core.cascade.joint:joint_loss", "said[-1].detach().exp()", "said[-1].exp()", JOINT),
+    Mutant("modelopt_core.cascade.step:Gate.passed", "logits / self.temperature", "logits", GATES),
+    Mutant("modelopt_core.cascade.joint:joint_loss", "said[-1].detach()", "said[-1]", JOINT),
     Mutant("modelopt_core.cascade.joint:joint_loss", "losses.sum()", "losses.mean()", JOINT),
     Mutant("modelopt_core.cascade.cut:pool", "channels * (height // k) * (width // k) <= READ",
            "(height // k) * (width // k) <= READ", EXITS),
@@ -86,8 +89,7 @@ MUTANTS = (
     # ---- fusion
     Mutant("modelopt_core.fuse.merges:slerp", "torch.sin(c.weights * angle) / torch.sin(angle)", "c.weights", FUSE),
     Mutant("modelopt_core.fuse.merges:task_arithmetic",
-           "len(c.weights) * torch.tensordot(c.weights, c.changes, dims=1)",
-           "torch.tensordot(c.weights, c.changes, dims=1)", FUSE),
+           "(c.weights > 0).sum()", "1", FUSE),
     Mutant("modelopt_core.fuse.merges:ties", "max(1, round(c.density * changes.shape[1]))", "1", FUSE),
     Mutant("modelopt_core.fuse.merges:ties", "changes.abs() >= least", "changes.abs() > least", FUSE),
     Mutant("modelopt_core.fuse.merges:ties", "(trimmed * agree).sum(dim=0)", "trimmed.sum(dim=0)", FUSE),
@@ -108,7 +110,7 @@ MUTANTS = (
     Mutant("modelopt_core.heldout:note", "torch.log_softmax(held_out, dim=1) - torch.log_softmax(fitted, dim=1)",
            "torch.log_softmax(fitted, dim=1) - torch.log_softmax(held_out, dim=1)", LEARN),
     Mutant("modelopt_core.heldout:taken_back", "split != SPLIT or change is None", "change is None", LEARN),
-    Mutant("modelopt_core.heldout:by_heart", "_change(module, workload) is None", "True", LEARN),
+    Mutant("modelopt_core.heldout:by_heart", "_change(module, workload) is None", "True", HELD_OUT),
     # ---- teachers
     Mutant("modelopt_core.distill.losses:kl", "t * t", "1", LOSSES),
     Mutant("modelopt_core.distill.losses:kl", "divergence(log_softmax(context.teacher, t), log_softmax("
@@ -120,7 +122,7 @@ MUTANTS = (
     Mutant("modelopt_core.distill.gap:closed", "gain.value / (top - base)", "gain.value", GAP),
     Mutant("modelopt_core.distill.gap:closed", "draw.multinomial(s, np.full(s, 1 / s), size=resamples) / s",
            "np.full((resamples, s), 1 / s)", GAP),
-    Mutant("modelopt_core.distill.soften:soften", "float(nats) / math.log(2)", "float(nats)", GAP),
+    Mutant("modelopt_core.distill.soften:soften", "float(doubt) / math.log(2)", "float(doubt)", GAP),
     Mutant("modelopt_core.distill.objective:objective", "(1 - alpha) * workload.loss(said, targets)",
            "workload.loss(said, targets)", "tests/test_distill.py"),
     # ---- pipelines

@@ -3,14 +3,25 @@
 from benchmarks.mutants.trial import Mutant
 
 ESTIMATE, IDENTITY, CACHE = "tests/test_estimate.py", "tests/test_identity.py", "tests/test_cache.py"
-MEASURE, LAYERS, TRAIN, STEP = "tests/test_measure.py", "tests/test_layers.py", "tests/test_train.py", "tests/test_step.py"
-RECIPE, BOXES, SWEEP, TURNS = "tests/test_recipe.py", "tests/test_boxes.py", "tests/test_sweep.py", "tests/test_turns.py"
+MEASURE, LAYERS, TRAIN, STEP = (
+    "tests/test_measure.py",
+    "tests/test_layers.py",
+    "tests/test_train.py",
+    "tests/test_step.py",
+)
+RECIPE, BOXES, SWEEP, TURNS = (
+    "tests/test_recipe.py",
+    "tests/test_boxes.py",
+    "tests/test_sweep.py",
+    "tests/test_turns.py",
+)
 
 # fmt: off
 MUTANTS = (
     # ---- estimates
-    Mutant("modelopt_core.estimate:wilson", "p * (1 - p) + z2 / 4", "p * (1 - p) + z2 / 2", ESTIMATE),
-    Mutant("modelopt_core.estimate:wilson", "p + z2 / 2", "p", ESTIMATE),
+    Mutant("modelopt_core.estimate:wilson", "p * (1 - p)", "p * p", ESTIMATE),
+    Mutant("modelopt_core.estimate:_score_interval", "z2 / 4", "z2 / 2", ESTIMATE),
+    Mutant("modelopt_core.estimate:_score_interval", "mean + z2 / 2", "mean", ESTIMATE),
     Mutant("modelopt_core.estimate:Z", "1.959963984540054", "1.6448536269514722", ESTIMATE),
     Mutant("modelopt_core.estimate:difference", "change.size + 2", "change.size", ESTIMATE),
     Mutant("modelopt_core.estimate:difference", "second - first", "first - second", ESTIMATE),
@@ -19,10 +30,10 @@ MUTANTS = (
     Mutant("modelopt_core.estimate:mcnemar", "min(1.0, 2 * total / 2**n)", "total / 2**n", ESTIMATE),
     Mutant("modelopt_core.estimate:mcnemar", "range(min(won, lost))", "range(max(won, lost))", ESTIMATE),
     Mutant("modelopt_core.estimate:holm", "len(ps) - rank", "len(ps)", ESTIMATE),
-    Mutant("modelopt_core.estimate:holm", "still and ps[at] < alpha / (len(ps) - rank)",
-           "ps[at] < alpha / (len(ps) - rank)", ESTIMATE),
+    Mutant("modelopt_core.estimate:holm", "still and ps[at] <= alpha / (len(ps) - rank)",
+           "ps[at] <= alpha / (len(ps) - rank)", ESTIMATE),
     Mutant("modelopt_core.estimate:verdict", "delta > 0", "delta >= 1", ESTIMATE),
-    Mutant("modelopt_core.estimate:_normal", "values.std(ddof=1)", "values.std()", ESTIMATE),
+    Mutant("modelopt_core.estimate:difference", "np.square(change).sum() + 1", "np.square(change).sum()", ESTIMATE),
     # ---- who a model is, and what is kept
     Mutant("modelopt_core.identity:key", "[*model.named_parameters(), *model.named_buffers()]",
            "[*model.named_parameters()]", IDENTITY, "buffers in the key"),
@@ -45,7 +56,8 @@ MUTANTS = (
            "round((self.high - self.low) / self.step)", STEP),
     Mutant("modelopt_core.knob:Knob.values", "width // 2", "width // 3", STEP),
     Mutant("modelopt_core.knob:Doublings.stops", "2 * found[-1] < self.high", "2 * found[-1] <= self.high", STEP),
-    Mutant("modelopt_core.recipe:run", "measure(model, workload, split, runtime=runtime, device=device, baseline=baseline)",
+    Mutant("modelopt_core.recipe:run",
+           "measure(model, workload, split, runtime=runtime, device=device, baseline=baseline)",
            "measure(model, workload, split, runtime=runtime, device=device)", RECIPE),
     Mutant("modelopt_core.recipe:run", "[step.apply(models, workload, seed=seed, report=report)]",
            "[step.apply(models, workload, seed=seed, report=report)] * 2", STEP + " " + RECIPE),
@@ -65,7 +77,7 @@ MUTANTS = (
     Mutant("modelopt_core.layers:_attention_macs", "2 * sent * read * inner", "sent * read * inner", LAYERS),
     Mutant("modelopt_core.calls:sample", "torch.arange(k) * n // k", "torch.arange(k)", "tests/test_calls.py"),
     Mutant("modelopt_core.calls:calls", "workload.loss(outputs, targets) * len(x)", "workload.loss(outputs, targets)",
-           "tests/test_calls.py"),
+           "tests/test_prune_stats.py"),
     Mutant("modelopt_core.boxes:overlap", "(high - low).prod(dim=1) + (last - first).prod(dim=1) - both",
            "(high - low).prod(dim=1) + (last - first).prod(dim=1)", BOXES),
     Mutant("modelopt_core.boxes:crop", "boxes.new_ones(len(boxes))", "2 * boxes.new_ones(len(boxes))", BOXES),

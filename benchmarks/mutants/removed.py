@@ -6,6 +6,9 @@ from benchmarks.mutants.trial import Mutant
 REMOVED: tuple[tuple[Mutant, str], ...] = (
     (Mutant("modelopt_core.prune.masks:n_of_m", "-width % m", "m - width % m", "tests/test_prune_masks.py"),
      "a whole run more of padding is cut off again: the same answer"),
+    (Mutant("modelopt_core.prune.cuts:prune_channels", "not g.frozen and plan.of(g.name) > 0", "not g.frozen",
+            "tests/test_prune.py"),
+     "of a ratio of 0 nothing goes anyway: this only saves scoring"),
     (Mutant("modelopt_core.quantize.gptq:BLOCK", "32", "64", "tests/test_quantize_data.py"),
      "how many columns lie in a block changes the speed and, but for rounding, no code"),
     (Mutant("modelopt_core.quantize.mixed:allocate", "rest + s.size <= budget_bytes", "True",

@@ -65,7 +65,7 @@ def _find(tree: ast.Module, name: str) -> ast.AST:
     for part in name.split("."):
         inside = [node for node in getattr(at, "body", []) if part in _names(node)]
         if len(inside) != 1:
-            raise Gone(f"{name}: {part!r} is defined {len(inside)} times there, not once; it is no longer there as it was")
+            raise Gone(f"{name}: {part!r} is defined {len(inside)} times, not once; it is no longer there as it was")
         at = inside[0]
     return at
 

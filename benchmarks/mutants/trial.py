@@ -17,15 +17,16 @@ LEAST = 0.95  # share of all mutants that the tests must catch
 
 # Where wrong code once went unnoticed: none of these may live.
 PLACES = (
-    "n:m on convolutions", "blocks on convolutions", "gptq's later blocks", "global scope", "the one channel that stays",
-    "uint8 ranges without zero", "zero point in the float fallback", "ECE's bin sizes", "greedy's best moment",
-    "a cascade's mean speedup", "buffers in the key", "budget after applying", "grid of mse", "grid of entropy",
+    "n:m on convolutions", "blocks on convolutions", "gptq's later blocks", "global scope",
+    "the one channel that stays", "uint8 ranges without zero", "zero point in the float fallback", "ECE's bin sizes",
+    "greedy's best moment", "a cascade's mean speedup", "buffers in the key", "budget after applying",
+    "grid of mse", "grid of entropy",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A mistake. function: module:name; before, after: see `rewritten`; tests: what pytest is given; place: of PLACES."""
+    """A mistake. function: module:name; before, after: see `rewritten`; tests: for pytest; place: one of PLACES."""
 
     function: str
     before: str
@@ -83,7 +84,8 @@ def table(results: Sequence[Result]) -> list[str]:
     rows = []
     for r in ordered:
         m, found = r.mutant, r.by if r.outcome == "caught" else f"**{r.outcome}** {r.by}".strip()
-        rows.append(f"| `{m.function}` | {_code(m.before)} → {_code(m.after)} | {m.place} | {found} | {r.seconds:.0f} |")
+        mistake = f"{_code(m.before)} → {_code(m.after)}"
+        rows.append(f"| `{m.function}` | {mistake} | {m.place} | {found} | {r.seconds:.0f} |")
     return ["| function | mistake | place | caught by | s |", "|---|---|---|---|--:|", *rows]
 
 
