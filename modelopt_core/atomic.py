@@ -6,6 +6,7 @@ of a writer that lives: that one holds a lock on it, which goes with its process
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -26,10 +27,22 @@ PART = re.compile(r"\..+\.\d+-\d+\.part", re.DOTALL)
 OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
+def check(path: str | Path) -> None:
+    """ModelOptError where `write` would fail for want of a folder, of access or of a good name. Nothing stays."""
+    part = _part(Path(path))
+    try:
+        if Path(path).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        part.touch()
+        part.unlink(missing_ok=True)  # another process may have swept it
+    except (OSError, ValueError) as error:
+        raise _refusal(path, error) from error
+
+
 def write(path: str | Path, data: bytes) -> Path:
     """Write `data` beside `path`, flush it to the disk, then rename. A failure leaves no file behind and says why."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part = _part(path)
     try:
         sweep(path.parent)
         try:
@@ -44,10 +57,7 @@ def write(path: str | Path, data: bytes) -> Path:
         finally:
             part.unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise ModelOptError(
-            f"cannot write {str(path)!r} ({reason}); choose a folder with room and write access"
-        ) from error
+        raise _refusal(path, error) from error
     return path
 
 
@@ -96,3 +106,12 @@ def _same(part: Path, number: int) -> bool:
         return os.path.samestat(part.stat(follow_symlinks=False), os.fstat(number))
     except FileNotFoundError:
         return False
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+
+
+def _refusal(path: str | Path, error: Exception) -> ModelOptError:
+    reason = getattr(error, "strerror", None) or error
+    return ModelOptError(f"cannot write {str(path)!r} ({reason}); choose a folder with room and write access")

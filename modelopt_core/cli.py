@@ -6,7 +6,7 @@
     modelopt train-zoo NAME                                      train a shipped model again
 
 The app is a process of its own; this module never imports Streamlit, and torch only when a command needs it.
-Exit status: 0 done, 2 an error that the user can mend (one line on stderr), 130 interrupted.
+Exit status: 0 done, 2 an error that the user can mend (one line on stderr), 130 interrupted, 141 nobody reads on.
 """
 
 from __future__ import annotations
@@ -18,40 +18,44 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from modelopt_core import __version__, turns
+from modelopt_core import __version__, atomic, turns
 from modelopt_core.assets import asset_path
+from modelopt_core.bar import Bar as Bar
 from modelopt_core.errors import ModelOptError, unknown
-from modelopt_core.events import Note, Progress
 
 if TYPE_CHECKING:
     from modelopt_core.recipe import Stage
     from modelopt_core.workload import Workload
 
-USER_ERROR, INTERRUPTED = 2, 130  # 130 = 128 + SIGINT, as shells say it
+T = TypeVar("T")
+USER_ERROR, INTERRUPTED, NOBODY_READS = 2, 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells say it
 HOST = "127.0.0.1"  # this machine only; serve.py listens nowhere else
 MAX_SEED = 2**63 - 1  # what a torch.Generator takes
 STOP_S = 5  # a server that has not stopped by then is killed
 FILES = (".mopt", ".onnx", ".safetensors")
-BAR_CELLS, LINE_EVERY_S = 24, 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. argv: without the program's name; None means the process's own."""
-    arguments = _parser().parse_args(argv)
-    turns.share_cores(os.environ)
     try:
+        with _stdout():
+            arguments = _parser().parse_args(argv)
+        turns.share_cores(os.environ)
         return int(arguments.command(arguments))
     except ModelOptError as error:
         print(f"modelopt: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # as of `| head -1`
+        _let_go(sys.stdout, sys.stderr)
+        return NOBODY_READS
 
 
 def open_app(arguments: argparse.Namespace) -> int:
@@ -74,43 +78,41 @@ def run(arguments: argparse.Namespace) -> int:
     text = _read(Path(arguments.recipe))
     if not 0 <= arguments.seed <= MAX_SEED:
         raise ModelOptError(f"seed {arguments.seed} is not allowed; choose a whole number from 0 to {MAX_SEED}")
+    _check_files(arguments.save)
+    from modelopt_core import schema
+
+    _in_file(arguments.recipe, schema.check, text)
+    _check_names(arguments.workload, arguments.model or ())
     import torch
 
     import modelopt_core as mo
     from modelopt_core import identity
 
-    try:
-        recipe = mo.from_json(text)
-    except ModelOptError as error:
-        raise ModelOptError(f"{arguments.recipe}: {error}") from None
+    recipe = _in_file(arguments.recipe, mo.from_json, text)
     workload = mo.workload(arguments.workload)
     names = arguments.model or [workload.models[0]]
     pool = [mo.baseline(workload.name, name) for name in names]
     how = {name: getattr(arguments, name) for name in ("split", "runtime", "device", "seed")}
-    _check_files(arguments.save, len(pool) > 1 and not any(isinstance(step, mo.Combine) for step in recipe))
+    if arguments.save and len(pool) > 1 and not any(isinstance(step, mo.Combine) for step in recipe):
+        raise ModelOptError("--save writes one model, and the recipe leaves several; give one --model")
     with Bar(sys.stderr) as bar:
         stages = mo.run(recipe, pool, workload, report=bar, **how)
-    for path in arguments.save:
-        _export(
-            path,
-            arguments.adaptive,
-            stages[-1],
-            workload,
-            mo.provenance(recipe, stages[-1].measurement, **how, model=names),
-        )
-    if arguments.json:
-        asked = {
-            "modelopt": __version__,
-            "torch": torch.__version__,
-            "workload": workload.name,
-            "data": workload.data_hash,
-            "models": {name: identity.key(model) for name, model in zip(names, pool, strict=True)},
-            **how,
-        }
-        rows = [{"label": s.label, "branch": s.branch, "measurement": asdict(s.measurement)} for s in stages]
-        print(json.dumps({**asked, "recipe": json.loads(mo.to_json(recipe)), "stages": rows}, indent=2))
-    else:
-        print(_table(stages))
+    asked = {
+        "modelopt": __version__,
+        "torch": torch.__version__,
+        "workload": workload.name,
+        "data": workload.data_hash,
+        "models": {name: identity.key(model) for name, model in zip(names, pool, strict=True)},
+        **how,
+        "recipe": json.loads(mo.to_json(recipe)),
+    }
+    try:
+        note = mo.provenance(recipe, stages[-1].measurement, **how, model=names)
+        for path in arguments.save:
+            _export(path, arguments.adaptive, stages[-1], workload, note)
+    finally:  # what was measured is told, though the disk be full
+        with _stdout():
+            print(_document(asked, stages) if arguments.json else _table(stages))
     return 0
 
 
@@ -122,7 +124,8 @@ def fetch(arguments: argparse.Namespace) -> int:
 
     with Bar(sys.stderr) as bar:
         folder = fetch_mnist(bar)
-    print(f"mnist is in {folder}")
+    with _stdout():
+        print(f"mnist is in {folder}")
     return 0
 
 
@@ -131,48 +134,32 @@ def train_zoo(arguments: argparse.Namespace) -> int:
     from modelopt_core import workloads, zoo  # noqa: F401  importing workloads registers them
 
     with Bar(sys.stderr) as bar:
-        print(zoo.train_zoo(arguments.name, bar))
+        path = zoo.train_zoo(arguments.name, bar)
+    with _stdout():
+        print(path)
     return 0
 
 
-class Bar:
-    """A report that draws Progress events on one line of a terminal, or one line a second into a file.
+@contextmanager
+def _stdout() -> Iterator[None]:
+    """What is printed inside goes out at once. ModelOptError where there is no room for it."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _let_go(sys.stdout)
+        raise ModelOptError(f"cannot write to stdout ({error.strerror}); send it where there is room") from None
 
-    >>> Bar(sys.stdout).draw(Progress("fetch", 1, 4, {"loss": 0.5}))
-    'fetch [######                  ] 1/4 loss 0.5'
-    """
 
-    def __init__(self, out: TextIO) -> None:
-        self.out, self.live = out, out.isatty()
-        self._drawn, self._printed_s = "", 0.0
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.live and self._drawn:
-            self.out.write("\n")
-
-    def __call__(self, event: object) -> None:
-        if isinstance(event, Note):
-            print(f"\n{event.text}" if self._drawn else event.text, file=self.out, flush=True)
-            self._drawn = ""
-        if not isinstance(event, Progress):
-            return
-        text, now = self.draw(event), time.monotonic()
-        if self.live:
-            self.out.write("\r" + text.ljust(len(self._drawn)))
-            self.out.flush()
-            self._drawn = text
-        elif event.step >= event.total or now - self._printed_s >= LINE_EVERY_S:
-            print(text, file=self.out, flush=True)
-            self._printed_s = now
-
-    def draw(self, event: Progress) -> str:
-        """One event as text: phase, bar, step/total, values."""
-        done = BAR_CELLS * min(event.step, event.total) // max(1, event.total)
-        values = "".join(f" {name} {value:.4g}" for name, value in event.values.items())
-        return f"{event.phase} [{'#' * done}{' ' * (BAR_CELLS - done)}] {event.step:,}/{event.total:,}{values}"
+def _let_go(*streams: TextIO) -> None:
+    """What is still to be written to them is lost, so that the interpreter does not try, and fail, at its end."""
+    for stream in streams:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -224,12 +211,33 @@ def _read(path: Path) -> str:
         raise ModelOptError(f"cannot read the recipe {path}: {reason}; give the path of a JSON file") from None
 
 
-def _check_files(paths: Sequence[str], several: bool) -> None:
+def _in_file(path: str, read: Callable[[str], T], text: str) -> T:
+    try:
+        return read(text)
+    except ModelOptError as error:
+        raise ModelOptError(f"{path}: {error}") from None
+
+
+def _check_files(paths: Sequence[str]) -> None:
     """Said before the work is done, not after."""
-    if wrong := [path for path in paths if Path(path).suffix not in FILES]:
-        raise ModelOptError(f"--save {wrong[0]}: the name must end in {', '.join(FILES)}")
-    if paths and several:
-        raise ModelOptError("--save writes one model, and the recipe leaves several; give one --model")
+    for path in paths:
+        if Path(path).suffix not in FILES:
+            raise ModelOptError(f"--save {path}: the name must end in {', '.join(FILES)}")
+        atomic.check(path)
+
+
+def _check_names(workload: str, models: Sequence[str]) -> None:
+    """Said before PyTorch is imported, where the zoo's index can say it."""
+    try:
+        rows = json.loads(asset_path("zoo", "index.json").read_text("utf-8"))
+        known = [(*name.split("/"),) for name in rows]
+    except (OSError, ValueError, TypeError):
+        return
+    if workload not in (there := {name for name, _ in known}):
+        raise unknown("workload", workload, there)
+    for model in models:
+        if (workload, model) not in known:
+            raise unknown(f"{workload} model", model, (name for of, name in known if of == workload))
 
 
 def _export(path: str, adaptive: bool, stage: Stage, workload: Workload, note: Mapping[str, object]) -> None:
@@ -241,6 +249,11 @@ def _export(path: str, adaptive: bool, stage: Stage, workload: Workload, note: M
         mo.export_safetensors(stage.model, path)
     else:
         mo.save(stage.model, path, note, adaptive=adaptive)
+
+
+def _document(asked: Mapping[str, object], stages: Iterable[Stage]) -> str:
+    rows = [{"label": s.label, "branch": s.branch, "measurement": asdict(s.measurement)} for s in stages]
+    return json.dumps({**asked, "stages": rows}, indent=2)
 
 
 def _table(stages: Iterable[Stage]) -> str:

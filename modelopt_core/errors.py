@@ -14,6 +14,19 @@ class DataMissing(ModelOptError):
     """A data set or a weights file is absent or damaged; the text names it and the command that mends it."""
 
 
+class FieldError(ModelOptError):
+    """A step was told what it can't be. field: its field's name; empty where it is about several."""
+
+    def __init__(self, text: str, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
+
+
+def plain(value: object) -> str:
+    """A value in a sentence: its first 80 characters, and no line end or half a character among them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value)[:80])
+
+
 def unknown(kind: str, given: object, known: Iterable[str]) -> ModelOptError:
     """The error for a name that is not registered: `unknown criterion 'l3'; choose from l1, random`."""
     names = sorted(known)

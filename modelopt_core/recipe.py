@@ -12,10 +12,10 @@ from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress, Report, silent
 from modelopt_core.measure import Measurement, measure
+from modelopt_core.reading import VERSION, read
 from modelopt_core.step import STEPS, Combine, Step, Transform
 from modelopt_core.workload import Workload
 
-VERSION = 1
 DIGITS = 6  # of a score in a file
 CURVE_POINTS = 34  # a knob of 100 positions, measured at every third
 
@@ -114,21 +114,8 @@ def to_json(recipe: Sequence[Step]) -> str:
 
 
 def from_json(text: str) -> Recipe:
-    """The recipe that `to_json` wrote. What is not one is refused with the field and the line."""
-    try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = (
-            f"line {error.lineno}, column {error.colno}: {error.msg}"
-            if isinstance(error, json.JSONDecodeError)
-            else "nested too deep"
-        )
-        raise ModelOptError(f"recipe is not JSON ({where}); mend it there") from None
-    if not isinstance(data, dict) or not isinstance(data.get("steps"), list):
-        raise ModelOptError('recipe line 1: it must be {"version": 1, "steps": [{"step": "Prune", …}, …]}')
-    if data.get("version", VERSION) != VERSION:
-        raise ModelOptError(f"recipe version {data['version']!r} is not known; this program reads version {VERSION}")
-    return tuple(_step(item, at, text) for at, item in enumerate(data["steps"]))
+    """The recipe that `to_json` wrote. What is not one is refused with the field, the step and its line."""
+    return read(text, STEPS)
 
 
 def _steps(recipe: Sequence[Step]) -> list[dict[str, object]]:
@@ -137,39 +124,3 @@ def _steps(recipe: Sequence[Step]) -> list[dict[str, object]]:
 
 def _rounded(value: object) -> object:
     return round(value, DIGITS) if isinstance(value, float) else value
-
-
-def _step(item: object, at: int, text: str) -> Step:
-    line = _line_of_step(text, at)
-    if not isinstance(item, dict) or "step" not in item:
-        raise ModelOptError(f'recipe line {line}, step {at + 1}: it must be an object with a field "step"')
-    fields = {name: value for name, value in item.items() if name != "step"}
-    try:
-        step = STEPS[item["step"]](**fields)
-    except ModelOptError as error:
-        field = next((name for name in fields if f": {name}=" in str(error) or f"'{name}'" in str(error)), None)
-        field = field or next((n for n, v in fields.items() if f"{v!r}" in str(error)), "step")
-        raise ModelOptError(
-            f"recipe line {_line_of_field(text, line, field)}, step {at + 1}, {field}: {error}"
-        ) from None
-    assert isinstance(step, Step)
-    return step
-
-
-def _line_of_step(text: str, at: int) -> int:
-    """The line on which step number `at` begins: walk the array with the JSON decoder itself."""
-    decoder, position = json.JSONDecoder(), text.index("[", text.index('"steps"')) + 1
-    for _ in range(at):
-        position = _skip(text, decoder.raw_decode(text, _skip(text, position))[1])
-    return text.count("\n", 0, _skip(text, position)) + 1
-
-
-def _skip(text: str, position: int) -> int:
-    while text[position] in " \t\r\n,":
-        position += 1
-    return position
-
-
-def _line_of_field(text: str, line: int, field: str) -> int:
-    rest = text.split("\n")[line - 1 :]
-    return line + next((i for i, row in enumerate(rest) if f'"{field}"' in row), 0)

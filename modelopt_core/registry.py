@@ -20,7 +20,7 @@ class Entry(Generic[F]):
     function: F
     properties: Mapping[str, object]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
     @property

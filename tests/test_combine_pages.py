@@ -137,7 +137,7 @@ def test_a_student_and_an_ensemble_are_members(root: Any) -> None:
     [
         ("cnn,resnet", "unknown digits model 'resnet'"),
         ("cnn", "a pool of 1 member is too small; at least 2 are needed"),
-        ("[1", "members is no JSON list; write members=cnn,mlp"),
+        ("[1", r"members is not JSON \(line 1, column 3: Expecting ',' delimiter\); write members=cnn,mlp"),
         (
             '["cnn",{"on":"cnn","steps":[{"step":"Finetune"}]}]',
             "Finetune is not measured with this setting; run it on its page first",

@@ -196,7 +196,7 @@ def test_several_models_teach_as_one(root: Any, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("teacher", "text"),
     [
-        ("cnn,mlp", "teacher is no JSON; write"),
+        ("cnn,mlp", "teacher is not JSON (line 1, column 1: Expecting value); write"),
         ('{"of":["cnn"],"steps":[{"step":"Ensemble"}]}', "has 2 to 8 of them"),
         ('{"of":["cnn","mlp"],"steps":[]}', "members need a step that joins them"),
         ('{"of":["cnn","mlp"],"steps":[{"step":"Prune"}]}', "Prune cannot be step 1 of a model"),

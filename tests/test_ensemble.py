@@ -234,7 +234,7 @@ def test_uncertainty_by_hand():
     [
         (lambda: mo.Ensemble(weights=(0, 0)), "all weights are zero, nobody would be asked; give one model a weight"),
         (lambda: mo.Ensemble(weights=(1, -1)), "a weight of -1 is not allowed; weights are numbers ≥ 0"),
-        (lambda: mo.Ensemble(weights=(float("nan"),)), "a weight of nan is not allowed"),
+        (lambda: mo.Ensemble(weights=(float("nan"),)), "weights=nan is not allowed; weights must be a finite number"),
         (lambda: mo.Ensemble(rule="media"), r"unknown rule 'media' \(did you mean 'mean'\?\)"),
     ],
 )

@@ -103,7 +103,7 @@ def test_recovery_reestimates_norms_and_none_does_not():
         ),
         ({"size": 1}, r"size=1 is not allowed; size must be a whole number ≥ 2 and ≤ 64"),
         ({"ratios": {"conv1": 1.0}}, r"ratio 1 of conv1 is not allowed; it must be ≥ 0 and < 1"),
-        ({"ratios": {"conv1": float("nan")}}, r"ratio nan of conv1 is not allowed"),
+        ({"ratios": {"conv1": float("nan")}}, r"ratios=nan is not allowed; ratios must be a finite number"),
         ({"ratios": (("a", 0.1), ("a", 0.2))}, r"ratios name a layer twice; give each layer one ratio"),
         ({"ratios": "conv1"}, r"ratios=conv1 is not allowed"),
         ({"amount": 0.5}, r"Prune has no field 'amount'; its fields are ratio, criterion"),

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 import onnx
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from modelopt_core import identity
+from modelopt_core import checks, identity
 from modelopt_core.calibration import fit_temperature, tempered
 from modelopt_core.cascade.confidences import CONFIDENCES, stops
 from modelopt_core.cascade.cut import chosen, places
@@ -145,7 +145,7 @@ class Cascade(Combine):
     calibrate: bool = Field(
         False, title="Calibrate", description="Divide each stage's logits by a temperature fitted on val first."
     )
-    thresholds: tuple[float, ...] = Field(
+    thresholds: Annotated[tuple[float, ...], AfterValidator(checks.thresholds)] = Field(
         (), max_length=63, title="Thresholds", description="One per stage but the last, instead of one for all."
     )
 
@@ -178,16 +178,6 @@ class Cascade(Combine):
     lr: Annotated[float, When("epochs", *TRAINED)] = Field(
         1e-3, gt=0, le=1e9, title="Learning rate", description="First step size of a training; falls to zero."
     )
-
-    @field_validator("thresholds")
-    @classmethod
-    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        wrong = [t for t in value if not 0 <= t <= 1]
-        if wrong:
-            raise ModelOptError(
-                f"Cascade: a threshold of {wrong[0]:g} is not allowed; thresholds are numbers ≥ 0 and ≤ 1"
-            )
-        return value
 
     def lasts(self, workload: Workload) -> bool:
         """Training does, and fitting heads to the wide layers that networks for much data have."""

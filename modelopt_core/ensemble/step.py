@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor, fx, nn
 
+from modelopt_core import checks
 from modelopt_core.composite import COMPOSITES, Composite, classes, compose
 from modelopt_core.ensemble.rules import RULES
 from modelopt_core.errors import ModelOptError
@@ -56,22 +56,12 @@ class Ensemble(Combine):
     formula: ClassVar[str] = "p = Σ wₘ pₘ"
 
     rule: Annotated[str, Named(RULES)] = Field("mean", title="Rule", description="How answers become one.")
-    weights: tuple[float, ...] = Field(
+    weights: Annotated[tuple[float, ...], AfterValidator(checks.votes)] = Field(
         (),
         max_length=64,
         title="Weights",
         description="One per model of the pool, scaled to sum to 1; none: all equal.",
     )
-
-    @field_validator("weights")
-    @classmethod
-    def _usable(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        wrong = [w for w in value if not (math.isfinite(w) and w >= 0)]
-        if wrong:
-            raise ModelOptError(f"Ensemble: a weight of {wrong[0]:g} is not allowed; weights are numbers ≥ 0")
-        if value and not sum(value) > 0:
-            raise ModelOptError("Ensemble: all weights are zero, nobody would be asked; give one model a weight")
-        return value
 
     def combine(
         self, models: Sequence[nn.Module], workload: Workload, generator: torch.Generator, report: Report

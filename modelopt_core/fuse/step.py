@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from torch import nn
 
-from modelopt_core import grid, identity
+from modelopt_core import checks, grid, identity
 from modelopt_core.cache import STORE
 from modelopt_core.composite import classes
 from modelopt_core.errors import ModelOptError
@@ -56,7 +56,7 @@ class Fuse(Combine):
     density: Annotated[float, When("merge", "ties")] = Field(
         0.2, gt=0, le=1, title="Density", description="The share of each network's changes that is kept."
     )
-    weights: Annotated[tuple[float, ...], When("of", "weights")] = Field(
+    weights: Annotated[tuple[float, ...], When("of", "weights"), AfterValidator(checks.shares)] = Field(
         (),
         max_length=64,
         title="Weights",
@@ -65,31 +65,15 @@ class Fuse(Combine):
     folds: Annotated[int, When("of", "outputs", "features")] = Field(
         5, ge=2, le=20, title="Folds", description="Parts of val; what is said of each comes from a head of the others."
     )
-    strengths: Annotated[tuple[float, ...], When("of", "outputs", "features")] = Field(
-        (),
-        max_length=16,
-        title="Pull",
-        description="How strongly the head is pulled towards a weighted average; of several the folds choose; none: "
-        "from 10 down while the loss falls.",
+    strengths: Annotated[tuple[float, ...], When("of", "outputs", "features"), AfterValidator(checks.strengths)] = (
+        Field(
+            (),
+            max_length=16,
+            title="Pull",
+            description="How strongly the head is pulled towards a weighted average; of several the folds choose; "
+            "none: from 10 down while the loss falls.",
+        )
     )
-
-    @field_validator("weights")
-    @classmethod
-    def _usable(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        wrong = [w for w in value if not (math.isfinite(w) and w >= 0)]
-        if wrong:
-            raise ModelOptError(f"Fuse: a weight of {wrong[0]:g} is not allowed; weights are numbers ≥ 0")
-        if value and not sum(value) > 0:
-            raise ModelOptError("Fuse: all weights are zero, nothing would be left; give one model a weight")
-        return value
-
-    @field_validator("strengths")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        wrong = [s for s in value if not (math.isfinite(s) and s > 0)]
-        if wrong:
-            raise ModelOptError(f"Fuse: a strength of {wrong[0]:g} is not allowed; strengths are numbers above 0")
-        return value
 
     def lasts(self, workload: Workload) -> bool:
         """To learn from many numbers of many examples, at one pull after another, does."""

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar
 
 import onnx
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from modelopt_core import identity
+from modelopt_core import checks, identity
 from modelopt_core.composite import COMPOSITES, Call, Composite, compose, put_out
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
@@ -125,7 +125,7 @@ class Pipeline(Combine):
     formula: ClassVar[str] = "p(y) = p(group) p(y | group)"
     shows: ClassVar[Callable[..., Any] | None] = walk
 
-    stages: tuple[str, ...] = Field(
+    stages: Annotated[tuple[str, ...], AfterValidator(checks.stages)] = Field(
         ("groups", "experts"),
         max_length=MOST,
         title="Stages",
@@ -141,20 +141,6 @@ class Pipeline(Combine):
     suspicion: Annotated[float, Knob(0.0, 1.0, 0.01, "s")] = Field(
         0.5, ge=0, le=1, title="Suspicion", description="How probable damage must be for an input to be repaired."
     )
-
-    @field_validator("stages")
-    @classmethod
-    def _several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise ModelOptError("Pipeline has no stages; name at least 2, such as groups and experts")
-        if len(value) == 1:
-            raise ModelOptError(
-                f"Pipeline has one stage, {value[0]!r}, which is a model by itself; name at least 2, such as groups "
-                "and experts"
-            )
-        if twice := [name for name in value if value.count(name) > 1]:
-            raise ModelOptError(f"Pipeline has the stage {twice[0]!r} twice; name it once")
-        return value
 
     def combine(
         self, models: Sequence[nn.Module], workload: Workload, generator: torch.Generator, report: Report

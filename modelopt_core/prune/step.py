@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import nn
 
-from modelopt_core.errors import ModelOptError
+from modelopt_core import checks
 from modelopt_core.events import Note, Progress, Report
 from modelopt_core.prune.criteria import CRITERIA
 from modelopt_core.prune.cuts import Left, prune_channels
@@ -16,7 +16,7 @@ from modelopt_core.prune.masks import Masks, Plan, prune_weights, stays_of
 from modelopt_core.prune.rounds import Round, shares
 from modelopt_core.prune.scores import Scorer
 from modelopt_core.prune.stats import gather
-from modelopt_core.step import STEPS, Knob, Named, Transform, When, once_each, pairs
+from modelopt_core.step import STEPS, Knob, Named, Transform, When
 from modelopt_core.train import fit, reestimate_norms
 from modelopt_core.workload import Workload
 
@@ -77,25 +77,12 @@ class Prune(Transform):
         title="Vary",
         description="Train on varied examples, where the workload has a way: images moved by a pixel, words left out.",
     )
-    ratios: Annotated[tuple[tuple[str, float], ...], BeforeValidator(pairs)] = Field(
-        (), title="Ratio per layer", description="(layer, ratio) pairs: these layers have a ratio of their own."
-    )
-    frozen: tuple[str, ...] = Field(
+    ratios: Annotated[
+        tuple[tuple[str, float], ...], BeforeValidator(checks.pairs), AfterValidator(checks.layer_ratios)
+    ] = Field((), title="Ratio per layer", description="(layer, ratio) pairs: these layers have a ratio of their own.")
+    frozen: Annotated[tuple[str, ...], AfterValidator(checks.names)] = Field(
         (), title="Frozen", description="Layers whose weights, or whose channels, all stay."
     )
-
-    @field_validator("ratios")
-    @classmethod
-    def _checked_pairs(cls, value: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
-        for layer, ratio in value:
-            if not 0 <= ratio < 1:
-                raise ModelOptError(f"Prune: ratio {ratio:g} of {layer} is not allowed; it must be ≥ 0 and < 1")
-        return once_each(value, "Prune: ratios name a layer twice; give each layer one ratio")
-
-    @field_validator("frozen")
-    @classmethod
-    def _sorted_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted(set(value)))
 
     @property
     def pattern(self) -> str:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from modelopt_core import codec, grid
+from modelopt_core.checks import FLOATS
 from modelopt_core.errors import unknown
 from modelopt_core.events import silent
-from modelopt_core.quantize.layers import FLOATS, weighted
+from modelopt_core.quantize.layers import weighted
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.tensor import Scheme, quantize_tensor
 

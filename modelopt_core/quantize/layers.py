@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modelopt_core import activations, grid
 from modelopt_core.calls import sample
+from modelopt_core.checks import FLOATS
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Part, Report
 from modelopt_core.grid import Grid
@@ -23,7 +24,6 @@ from modelopt_core.quantize.tensor import Scheme, quantize_tensor
 from modelopt_core.workload import Workload
 
 MOST_VALUES = 2**17  # of an activation that an observer looks at
-FLOATS = 32  # the bits of a layer that is left alone
 
 
 def quantize_layers(

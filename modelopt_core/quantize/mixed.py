@@ -17,11 +17,12 @@ from typing import NamedTuple
 from torch import nn
 
 from modelopt_core import codec, turns
+from modelopt_core.checks import FLOATS
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate
 from modelopt_core.events import Progress, Report, silent
 from modelopt_core.measure import compare, predictions
-from modelopt_core.quantize.layers import FLOATS, weighted
+from modelopt_core.quantize.layers import weighted
 from modelopt_core.quantize.step import BITS, Quantize
 from modelopt_core.workload import Workload
 

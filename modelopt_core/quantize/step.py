@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import nn
 
-from modelopt_core.errors import ModelOptError, unknown
+from modelopt_core import checks
+from modelopt_core.checks import BITS as BITS
+from modelopt_core.errors import unknown
 from modelopt_core.events import Report
 from modelopt_core.knob import Doublings
-from modelopt_core.quantize.layers import FLOATS, check_finite, quantize_inputs, quantize_layers, weighted
+from modelopt_core.quantize.layers import check_finite, quantize_inputs, quantize_layers, weighted
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.prepare import equalise, fold_norms
 from modelopt_core.quantize.roundings import ROUNDINGS
 from modelopt_core.quantize.tensor import Scheme
-from modelopt_core.step import STEPS, Knob, Named, Transform, When, once_each, pairs
+from modelopt_core.step import STEPS, Knob, Named, Transform, When
 from modelopt_core.straight import Settling, on_points, settled
 from modelopt_core.train import fit
 from modelopt_core.workload import Workload
 
-BITS = (*range(1, 9), 16)
 EVEN = ("symmetric", "affine")  # schemes whose points an observer finds
 TRAINED = ("train", "lsq")  # recoveries that do
 QUICK = 512  # examples that `gptq` looks at within a second, in the largest of the shipped models
@@ -34,7 +35,7 @@ class Quantize(Transform):
     sentence: ClassVar[str] = "Store each weight in fewer bits. How coarse can the grid be before the answers change?"
     formula: ClassVar[str] = "q = round(w / s + z)"
 
-    bits: Annotated[int, Knob(1, 8, 1, "b", beyond=(16,))] = Field(
+    bits: Annotated[int, Knob(1, 8, 1, "b", beyond=(16,)), AfterValidator(checks.bits)] = Field(
         8, title="Bits", description="Bits per weight.", json_schema_extra={"enum": list(BITS)}
     )
     scheme: Literal["symmetric", "affine", "codebook"] = Field(
@@ -69,7 +70,7 @@ class Quantize(Transform):
         title="First",
         description="Fold batch norms into the weights, and also share every channel's range with the next layer.",
     )
-    activations: int = Field(
+    activations: Annotated[int, AfterValidator(checks.activation_bits)] = Field(
         0,
         ge=0,
         le=8,
@@ -88,33 +89,11 @@ class Quantize(Transform):
     lr: Annotated[float, When("recovery", *TRAINED)] = Field(
         1e-3, gt=0, le=1e9, title="Learning rate", description="First step size; falls to zero."
     )
-    layer_bits: Annotated[tuple[tuple[str, int], ...], BeforeValidator(pairs)] = Field(
+    layer_bits: Annotated[
+        tuple[tuple[str, int], ...], BeforeValidator(checks.pairs), AfterValidator(checks.layer_bits)
+    ] = Field(
         (), title="Bits per layer", description="(layer, bits) pairs: these layers have their own; 32 leaves floats."
     )
-
-    @field_validator("layer_bits")
-    @classmethod
-    def _checked_pairs(cls, value: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
-        for layer, bits in value:
-            if bits not in (*BITS, FLOATS):
-                raise ModelOptError(f"Quantize: {bits} bits for {layer} are not allowed; choose from 1 to 8, 16 and 32")
-        return once_each(value, "Quantize: layer_bits name a layer twice; give each layer one number of bits")
-
-    @field_validator("activations")
-    @classmethod
-    def _known_activations(cls, value: int) -> int:
-        if value == 1:
-            raise ModelOptError("Quantize: activations=1 is not allowed; choose 2 to 8 bits, or 0 for none")
-        return value
-
-    @field_validator("bits")
-    @classmethod
-    def _known_bits(cls, value: int) -> int:
-        if value not in BITS:
-            raise ModelOptError(
-                f"Quantize: bits={value} is not allowed; bits must be a whole number ≥ 1 and ≤ 8, or 16"
-            )
-        return value
 
     def lasts(self, workload: Workload) -> bool:
         """AdaRound learns, training trains, and looking at more than QUICK examples takes over a second."""

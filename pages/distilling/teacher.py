@@ -10,6 +10,7 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.distill import OWN
+from modelopt_core.reading import loads
 from pages.shared import address, controls, history, pin, pool
 from pages.shared.bench import Bench, load_model
 from pages.shared.pin import Pin
@@ -85,8 +86,5 @@ def _text(one: Pin) -> str:
 
 
 def _read(text: str, here: Bench) -> Pin:
-    try:
-        item = json.loads(text)
-    except (ValueError, RecursionError):
-        raise mo.ModelOptError('teacher is no JSON; write {"of":["cnn","mlp"],"steps":[{"step":"Ensemble"}]}') from None
+    item = loads(text, "teacher", 'write {"of":["cnn","mlp"],"steps":[{"step":"Ensemble"}]}')
     return pin.read(item, here, pool.shipped(here))

@@ -13,6 +13,7 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.errors import ModelOptError
+from modelopt_core.reading import MARK
 
 MOST_CHARACTERS = 2_000  # of one parameter; a pinned recipe takes some 300
 BENCH = ("workload", "model", "view", "device", "runtime", "pin")
@@ -50,7 +51,7 @@ def take(name: str, key: str, check: Callable[[str], Any]) -> None:
         st.session_state.pop(key, None)
         return
     try:
-        st.session_state[key] = check(text[:MOST_CHARACTERS])
+        st.session_state[key] = check(text.removeprefix(MARK)[:MOST_CHARACTERS])
     except ModelOptError as error:
         tell(f"Link: {error}. Using the default.")
 

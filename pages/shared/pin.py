@@ -14,12 +14,14 @@ import streamlit as st
 from torch import nn
 
 import modelopt_core as mo
-from modelopt_core.errors import ModelOptError
+from modelopt_core.errors import ModelOptError, unknown
+from modelopt_core.reading import loads
 from modelopt_core.step import Knob, Step
 from pages.shared import address, work
 from pages.shared.bench import Bench, load_model, one_of
 
 MOST_STEPS, MOST_MEMBERS, DEEPEST = 8, 8, 3  # in a link that somebody else may have made
+PARTS = {"on", "of", "steps", "version"}  # of an item that is no name
 NAMED = 2  # members that a name has room for
 
 
@@ -83,7 +85,11 @@ def made(step: Step, begin: tuple[Pin, ...]) -> Pin:
 def outline(item: Any, depth: int = 1) -> Pin:
     """What an item says, see `Pin.item`; whether there are such models is for `read` to find out."""
     told = item if isinstance(item, dict) else {"on": item}
-    steps = mo.from_json(json.dumps({"steps": told.get("steps", [])}))
+    if wrong := sorted(told.keys() - PARTS):
+        raise unknown("part of a model", wrong[0], PARTS)
+    steps = mo.from_json(
+        json.dumps({"steps": []} | {name: told[name] for name in ("version", "steps") if name in told})
+    )
     members = _members(told["of"], depth) if "of" in told else ()
     if len(steps) > MOST_STEPS:
         raise ModelOptError(f"a model of {len(steps)} steps is too long; at most {MOST_STEPS} are allowed")
@@ -172,8 +178,9 @@ def _text(bench: Bench, pinned: Pin) -> str:
 
 
 def _parsed(text: str, bench: Bench) -> Pin:
-    mo.from_json(text)  # says where it is not JSON
-    item = json.loads(text)
+    item = loads(text, "pin")
+    if not isinstance(item, dict):
+        raise ModelOptError('pin is no model; write {"on":"digits/cnn","steps":[{"step":"Prune"}]}')
     on = item.get("on")
     workload, _, model_name = on.partition("/") if isinstance(on, str) else ("", "", "")
     one_of("workload of the pin", workload, [bench.workload.name])

@@ -10,6 +10,7 @@ import streamlit as st
 from torch import nn
 
 from modelopt_core.errors import ModelOptError
+from modelopt_core.reading import loads
 from pages.shared import address, history, pin
 from pages.shared.bench import Bench
 from pages.shared.pin import Pin
@@ -99,11 +100,7 @@ def _items(text: str) -> list[Any]:
     """The pool's text as a list of names and of mappings."""
     if not text.startswith("["):
         return [name for name in text.split(",") if name]
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ModelOptError("members is no JSON list; write members=cnn,mlp") from None
-    return list(found)
+    return list(loads(text, "members", "write members=cnn,mlp"))
 
 
 def _parsed(text: str, here: Bench) -> tuple[Pin, ...]:
