@@ -66,7 +66,7 @@ def current() -> dict[str, Any]:
     from modelopt_core.api import STEPS
 
     registries: dict[str, dict[str, dict[str, object]]] = {}
-    steps = [_told(entry.function, registries) for entry in STEPS.values()]
+    steps = [_told(entry.function, registries) for _, entry in sorted(STEPS.items())]
     properties = {"version": {"const": VERSION}, "steps": {"type": "array", "items": {"oneOf": steps}}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -61,8 +61,7 @@ MUTANTS = (
            "measure(model, workload, split, runtime=runtime, device=device)", RECIPE),
     Mutant("modelopt_core.recipe:run", "[step.apply(models, workload, seed=seed, report=report)]",
            "[step.apply(models, workload, seed=seed, report=report)] * 2", STEP + " " + RECIPE),
-    Mutant("modelopt_core.recipe:_line_of_step", "text.count('\\n', 0, _skip(text, position)) + 1",
-           "text.count('\\n', 0, _skip(text, position))", RECIPE),
+    Mutant("modelopt_core.reading:_line", "text.count('\\n', 0, place) + 1", "text.count('\\n', 0, place)", RECIPE),
     # ---- measuring
     Mutant("modelopt_core.measure:compare", "first.answers != second.answers", "first.scores != second.scores",
            MEASURE),
