@@ -1,47 +1,53 @@
 """ModelOpt Studio: the frame around the pages. Streamlit runs this file; it only routes."""
 
 import streamlit as st
+from streamlit.starlette import App
 
-from modelopt_core.assets import asset_path
-from modelopt_core.errors import ModelOptError
-from pages.shared import address, bench, pin, sidebar
+from pages.shared import serve
 
 PAGES = {
-    "": [st.Page("pages/home.py", title="Home", default=True)],
-    "Optimize": [
-        st.Page("pages/prune.py", title="Prune"),
-        st.Page("pages/quantize.py", title="Quantize"),
-        st.Page("pages/distill.py", title="Distill"),
-    ],
-    "Combine": [
-        st.Page("pages/ensemble.py", title="Ensemble"),
-        st.Page("pages/cascade.py", title="Cascade"),
-        st.Page("pages/pipeline.py", title="Pipeline"),
-        st.Page("pages/fuse.py", title="Fuse"),
-    ],
+    "": {"home": "Home"},
+    "Optimize": {"prune": "Prune", "quantize": "Quantize", "distill": "Distill"},
+    "Combine": {"ensemble": "Ensemble", "cascade": "Cascade", "pipeline": "Pipeline", "fuse": "Fuse"},
 }
 
-st.set_page_config(
-    page_title="ModelOpt Studio",
-    page_icon=str(asset_path("favicon.svg")),
-    layout="wide",
-    initial_sidebar_state="collapsed" if bench.presenting() else "auto",
-)
-st.logo(str(asset_path("logo.svg")), size="large")
-st.html(asset_path().parent / "pages" / "shared" / "style.css")
 
-page = st.navigation(PAGES, position="hidden")
-try:
-    address.read()
-    here = bench.prepare()
-    pin.take(here)
-    address.own({})
-    place = sidebar.draw(here, PAGES, page)
+def draw() -> None:
+    """The frame, and in it the page that the URL names."""
+    from modelopt_core.assets import asset_path
+    from modelopt_core.errors import ModelOptError
+    from pages.shared import address, bench, pin, say, sidebar
+
+    st.set_page_config(
+        page_title="ModelOpt Studio",
+        page_icon=str(asset_path("favicon.svg")),
+        layout="wide",
+        initial_sidebar_state="collapsed" if bench.presenting() else "auto",
+    )
+    st.logo(str(asset_path("logo.svg")), size="large")
+    st.html(asset_path().parent / "pages" / "shared" / "style.css")
+    pages = {
+        section: [st.Page(f"pages/{name}.py", title=title, default=name == "home") for name, title in titles.items()]
+        for section, titles in PAGES.items()
+    }
+    page = st.navigation(pages, position="hidden")
     try:
-        page.run()
-    finally:
-        sidebar.buttons(place, page.title)
-    address.write()
-    address.tell_notes()
-except ModelOptError as error:
-    st.error(str(error), icon=":material/error:")
+        address.read()
+        here = bench.prepare()
+        pin.take(here)
+        address.own({})
+        place = sidebar.draw(here, pages, page)
+        try:
+            page.run()
+        finally:
+            sidebar.buttons(place, page.title)
+        address.write()
+        address.tell_notes()
+    except ModelOptError as error:
+        say.error(str(error))
+
+
+if __name__ == "__main__":  # a rerun
+    draw()
+else:  # `streamlit run app.py` looks for an App, and serves it with the launcher's Host check and headers
+    app = App(**serve.settings())

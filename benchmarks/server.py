@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,10 +28,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(*arguments: str, launcher: Path = LAUNCHER, **environment: str) -> Iterator[str]:
-    """Run serve.py in an empty folder until the block ends; yields the address. RuntimeError if it doesn't start."""
+def served(
+    *arguments: str, launcher: Path = LAUNCHER, command: Sequence[str] = (), **environment: str
+) -> Iterator[str]:
+    """Run serve.py in an empty folder until the block ends; yields the address. RuntimeError if it doesn't start.
+
+    command: another program than serve.py, up to the port.
+    """
     port = free_port()
-    command = [sys.executable, str(launcher), "--port", str(port), *arguments]
+    command = [*(command or (sys.executable, str(launcher), "--port")), str(port), *arguments]
     # Where serve.py was copied elsewhere, the checkout's modelopt_core stands in for the installed one.
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     with TemporaryDirectory() as elsewhere:

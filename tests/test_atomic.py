@@ -12,6 +12,7 @@ import pytest
 
 from modelopt_core import atomic
 from modelopt_core.errors import ModelOptError
+from tests.waiting import first_line
 
 # Writes again and again until it is killed; `fsync` is held up so that most kills fall in the middle of a write.
 WRITER = """
@@ -26,8 +27,7 @@ atomic.write(sys.argv[1], b"new" * 1000)
 def writer(path: Path) -> subprocess.Popen[str]:
     """A process in the middle of its write."""
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "writing\n", "the writer did not come to its fsync"
+    assert first_line(process, "the writer to come to its fsync") == "writing\n"
     return process
 
 
@@ -88,9 +88,10 @@ def test_two_hundred_kills_at_any_moment_leave_nothing_after_a_save(tmp_path):
     path.write_bytes(data)
     for i in range(200):
         child = os.fork()
-        if not child:  # writes until it is killed
-            while True:
+        if not child:  # writes until it is killed, or has outlived this test
+            for _ in range(10_000):
                 atomic.write(path, data)
+            os._exit(1)
         time.sleep(0.0005 * (i % 10))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -137,7 +137,7 @@ def test_softened_draws_for_any_setting(root: Any) -> None:
         ({"alpha": "2"}, "alpha=2 is not allowed; alpha must be a number ≥ 0 and ≤ 1"),
         ({"temperature": "0"}, "temperature=0 is not allowed"),
         ({"temperature": "500"}, "temperature=500 is outside the dial, which goes from 1 to 20"),
-        ({"loss": "<script>"}, "unknown loss '<script>'"),
+        ({"loss": "<script>"}, r"unknown loss '\<script\>'"),
     ],
 )
 def test_a_hostile_setting_is_one_line_and_left_out(root: Any, link: dict[str, str], said: str) -> None:

@@ -74,7 +74,7 @@ def test_ratios_live_in_the_link_the_table_and_the_history(root: Any) -> None:
     ("link", "said"),
     [
         ({"ratios": "nope:0.5"}, "Unknown layer 'nope'; choose from conv1, conv2, fc1, fc2"),
-        ({"frozen": "<script>"}, "Unknown layer '<script>'"),
+        ({"frozen": "<script>"}, r"Unknown layer '\<script\>'"),
         ({"ratios": "fc2:0.5"}, "Channels of fc2 can't be cut: it is the model's output"),
         ({"ratios": "conv1"}, "Link: ratios='conv1' is no pair"),
         ({"ratios": "conv1:7"}, "Link: Prune: ratio 7 of conv1 is not allowed"),

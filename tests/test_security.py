@@ -27,6 +27,14 @@ LOADERS = {  # calls that run what a file says
 }
 BUILTINS = {"eval", "exec"}
 
+# Streamlit's calls whose first argument is drawn as Markdown, and the arguments of any of its calls that are.
+TEXTS = {"badge", "caption", "error", "header", "info", "markdown", "metric", "subheader", "success", "title", "toast",
+         "warning", "write"}  # fmt: skip
+LABELS = {"button", "checkbox", "download_button", "expander", "form_submit_button", "link_button", "multiselect",
+          "number_input", "pills", "popover", "radio", "segmented_control", "selectbox", "select_slider", "slider",
+          "text_input", "toggle"}  # fmt: skip
+OURS = {"pages/shared/say.py", "pages/shared/controls.py"}  # escapes; and draws the Field lines of our own steps
+
 
 def full_names(tree: ast.AST) -> dict[str, str]:
     """What each imported name of a file stands for: `import torch as t` gives t → torch."""
@@ -84,6 +92,62 @@ def banned(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Call):
             found += banned_in_call(node, dotted(node.func, names))
         yield from (f"{node.lineno}: {what}" for what in found)
+
+
+def fixed(node: ast.expr) -> bool:
+    """Is the text written in the source, or escaped? Names in capitals are constants."""
+    if isinstance(node, ast.Constant):
+        return True
+    if isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
+        name = node.value if isinstance(node, ast.Subscript) else node
+        return ast.unparse(name).rpartition(".")[2].isupper()
+    if isinstance(node, ast.IfExp):
+        return fixed(node.body) and fixed(node.orelse)
+    if isinstance(node, ast.BoolOp):
+        return all(map(fixed, node.values))
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "plain"
+
+
+def drawn_as_markdown(tree: ast.AST) -> Iterator[str]:
+    """Text that a call of Streamlit's draws as Markdown and that may be a stranger's, as `line: what`."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        name, owner = node.func.attr, ast.unparse(node.func.value)
+        texts = [k.value for k in node.keywords if k.arg == "help" or (k.arg == "text" and name == "progress")]
+        if name in TEXTS | LABELS and owner not in ("say", "bench"):
+            texts += node.args[:1] + [k.value for k in node.keywords if k.arg in ("label", "body")]
+        yield from (f"{node.lineno}: {name}({ast.unparse(text)})" for text in texts if not fixed(text))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "st.error(str(error))",
+        "st.caption(f'{name} is absent')",
+        "column.button(names[0])",
+        "st.button('Run', help=problem)",
+        "st.toast(body=note)",
+        "st.progress(0.5, text=said)",
+        "st.warning('no ' + name)",
+        "st.caption(HIDDEN if hidden else why)",
+    ],
+)
+def test_a_strangers_markdown_is_seen(code: str) -> None:
+    assert len(list(drawn_as_markdown(ast.parse(code)))) == 1
+
+
+@pytest.mark.parametrize("code", ["say.error(error)", "st.caption(plain(name))", "st.button('Run', help=ABOUT)"])
+def test_escaped_and_constant_text_passes(code: str) -> None:
+    assert list(drawn_as_markdown(ast.parse(code))) == []
+
+
+def test_no_strangers_text_is_drawn_as_markdown(sources: Sources) -> None:
+    """An image in it would be fetched. pages/shared/say.py escapes; that its escapes hold is seen in a browser."""
+    screens = {path: tree for path, tree in sources.items() if path == "app.py" or path.startswith("pages/")}
+    assert screens.keys() >= OURS
+    found = {p: list(drawn_as_markdown(tree)) for p, tree in screens.items() if p not in OURS}
+    assert {path: texts for path, texts in found.items() if texts} == {}
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import sys
 import tomllib
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks.server import served
+from pages.shared import say
 from tests.serving import lay_out
 from tests.waiting import LIMIT_S, wait_until
 
@@ -176,6 +180,60 @@ def test_viewers_see_no_traceback(address: str, browser: Any) -> None:
     assert "secret" not in text
     assert "Traceback" not in text
     assert "dial_app" not in text
+
+
+HOSTILE = [
+    "![x](http://evil.example/a.png)", "[click](http://evil.example)", "<img src=http://evil.example/b.png>",
+    "`code`", "**bold** __bold__ *it* _it_ ~~gone~~ ==x==", "# heading", "- item", "+ item", "1. item", "1) item",
+    "> quote", "---", "    indented", "| a | b |", "$x^2$ and $$y$$", "costs $5 or $6", "[^1] [^1]: note",
+    "```py x```", "[!NOTE] > x", ":red[red] :red-background[x] :small[s] :red x", "a :b:c: d",
+    ":material/home: :smile: :+1: :streamlit: :100:", "::note[x] :::note", "::: note",
+    "digits/cnn:0.5,fc1:2 12:30:45 a:b:c", "<http://evil.example>", "<!-- x -->",
+    "http://evil.example/ https://a.b/c www.evil.example me@evil.example", "&lt;b&gt; &copy;", "a\\*b\\\\",
+    "[a]: http://evil.example", "unknown criterion 'l3' (did you mean 'l1'?); choose from bn_scale, n:m, l1",
+    "{.a #b}", "![a][b]", "mailto:me@evil.example", "ftp://evil.example/x", "a <br> b", "* * *", "= =", "1.5 of 2",
+    "-0.5", "~ a",
+]  # fmt: skip
+MARKUP = (
+    ":is(a, img, strong, b, em, i, del, s, code, pre, h1, h2, h3, h4, h5, h6, li, hr, blockquote, table, sup, span)"
+)
+
+
+@pytest.mark.browser
+def test_a_strangers_text_is_drawn_letter_by_letter(address: str, browser: Any) -> None:
+    """Streamlit's own renderer says whether the escapes hold: the words as they are, and nothing but words."""
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{address}/?mode=text&texts={urllib.parse.quote(json.dumps(HOSTILE))}")
+    drawn = page.locator("[data-testid=stCaptionContainer]")
+    wait_until(lambda: drawn.count() == len(HOSTILE), "every text to be drawn")
+    shown = [text.replace(say.NOTHING, "").strip() for text in drawn.all_inner_texts()]
+    assert shown == [" ".join(text.split()) for text in HOSTILE]
+    assert drawn.locator(MARKUP).evaluate_all("all => all.map(e => e.outerHTML)") == []
+    chosen = page.locator("[data-testid=stMultiSelect]").inner_text()  # options are not Markdown, and go as they are
+    assert [text for text in map(str.strip, HOSTILE) if text not in chosen] == []
+    assert page.locator("[data-testid=stMultiSelect] :is(a, img, strong, em, code, h1, li)").count() == 0
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_plain_streamlit_run_is_the_launchers_app(root: Path, browser: Any) -> None:
+    """The same headers and Host check; and the first link on a fresh server is the whole app."""
+    command = (sys.executable, "-m", "streamlit", "run", str(root / "app.py"), "--server.port")
+    with served(command=command) as url:
+        _, headers, _ = ask(url)
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+        assert ask(url, Host="evil.example")[0] == 400
+        page = browser.new_page()
+        page.goto(f"{url}/prune?ratio=0.4&criterion=![x](http://evil.example/a.png)")
+        page.locator(".mo-score strong").wait_for()
+        assert page.locator("[data-testid=stException], [data-testid=stAlert]").count() == 0
+        page.get_by_text("unknown criterion '![x](http:").wait_for()
+        assert page.locator("[data-testid=stToast] img").count() == 0
+        page.close()
 
 
 @pytest.mark.browser

@@ -16,6 +16,7 @@ from modelopt_core.subtask import Subtask
 from pages.shared import address, handle, pool
 from pages.shared.bench import Bench, load_workload
 from pages.shared.pin import Pin
+from pages.shared.say import plain
 
 STAGES, MEMBERS, SWITCHED, INPUTS = (f"Pipeline.{name}" for name in ("stages", "members", "switches", "inputs"))
 READY = "Pipeline.ready"  # is the popover open?
@@ -91,7 +92,7 @@ def choose(page: str, here: Bench) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if len(inputs := _inputs(here)) > 1:
             st.segmented_control("Inputs", list(inputs), key=INPUTS, required=True, persist_state="session",
-                                 label_visibility="collapsed")  # fmt: skip
+                                 label_visibility="collapsed", format_func=plain)  # fmt: skip
         st.fragment(_ready, key="pipeline-ready")(here)
 
 
@@ -100,7 +101,7 @@ def _ready(here: Bench) -> None:
     with st.popover("Ready-made", icon=":material/route:", key=READY, on_change="rerun",
                     help="Rows of stages that can be wired."):  # fmt: skip
         for at, chain in enumerate(chains(here.workload)):
-            st.button(f" {ARROW} ".join(chain), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
+            st.button(plain(f" {ARROW} ".join(chain)), key=f"Pipeline.chain.{at}", on_click=take, args=(here, chain),
                       disabled=chain == st.session_state[STAGES], type="tertiary")  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from modelopt_core.subtask import Subtask
 from pages.combining import chain, said
 from pages.shared import bench, charts, pool, units
 from pages.shared.pin import Pin
+from pages.shared.say import plain
 from pages.shared.trial import Trial
 
 WIDTHS = (3, 5, 3)
@@ -52,8 +53,8 @@ def _stage(trial: Trial, task: Subtask, places: Sequence[int]) -> None:
             _model(trial.members[place], task, at, place, alone=len(places) == 1)
     key = f"Pipeline.switch.{task.name}"
     st.session_state[key] = dict(st.session_state[chain.SWITCHED]).get(task.name, SWITCHES[0])
-    switch.segmented_control(task.name, SWITCHES, key=key, required=True, on_change=chain.switch, args=(task.name, key),
-                             label_visibility="collapsed",
+    switch.segmented_control(plain(task.name), SWITCHES, key=key, required=True, on_change=chain.switch,
+                             args=(task.name, key), label_visibility="collapsed",
                              help="Its model, its truth, or nothing: see what the stage is worth.")  # fmt: skip
 
 
@@ -63,8 +64,8 @@ def _model(member: Pin, task: Subtask, at: int, place: int, alone: bool) -> None
     key = f"Pipeline.model.{place}"
     st.session_state[key] = pool.text([member])
     label = "model" if alone else task.label_of(at)
-    st.selectbox(label, list(options), key=key, format_func=lambda text: options.get(text, text), on_change=chain.swap,
-                 args=(here, place, key))  # fmt: skip
+    st.selectbox(plain(label), list(options), key=key, format_func=lambda text: options.get(text, text),
+                 on_change=chain.swap, args=(here, place, key))  # fmt: skip
 
 
 def _said(trial: Trial, found: Flow) -> None:

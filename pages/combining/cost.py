@@ -11,7 +11,8 @@ import modelopt_core as mo
 from modelopt_core.cascade import Choice, best_thresholds, front
 from modelopt_core.errors import ModelOptError
 from pages.combining import said, stages
-from pages.shared import charts, units
+from pages.shared import charts, say, units
+from pages.shared.say import plain
 from pages.shared.trial import Trial
 
 UNITS = {"MACs": "multiply–accumulates", "ms": "milliseconds, one thread"}
@@ -55,13 +56,13 @@ def _target(confidence: object, scores: object, costs: list[float], unit: str, s
         goal = {"score": asked / 100}
     else:
         first, last, form = costs[0], sum(costs), "%.0f" if unit == "MACs" else "%.4f"
-        asked = st.number_input(f"mean cost of at most, {unit}", first, last, value=(first * last) ** 0.5,
+        asked = st.number_input(plain(f"mean cost of at most, {unit}"), first, last, value=(first * last) ** 0.5,
                                 key=f"Cascade.target.{unit}", format=form)  # fmt: skip
         goal = {"cost": asked}
     try:
         found: Choice = best_thresholds(confidence, scores, costs, **goal)  # type: ignore[arg-type]
     except ModelOptError as error:
-        st.caption(str(error))
+        say.caption(error)
         return
     told = ", ".join(f"{t:.4f}" for t in found.thresholds)
     st.html(

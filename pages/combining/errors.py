@@ -8,7 +8,8 @@ import streamlit as st
 
 from modelopt_core.pipeline import Flow
 from pages.combining import composed, pictures
-from pages.shared import charts, units
+from pages.shared import charts, say, units
+from pages.shared.say import plain
 from pages.shared.trial import Trial
 
 MOST = 36
@@ -34,7 +35,7 @@ def draw(trial: Trial) -> None:
             "answer is right nevertheless. A repair or a box is to blame where its truth would have been read right."
         )
         if found.how == "simulated":
-            st.caption(f"With the switches of the tab Stages; {composed.ORACLE}.")
+            say.caption(f"With the switches of the tab Stages; {composed.ORACLE}.")
 
 
 def _sankey(found: Flow) -> None:
@@ -62,7 +63,7 @@ def lost(trial: Trial) -> None:
     found = composed.happened(trial)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         where = st.segmented_control(
-            "Lost at", [EVERY, *found.names], default=EVERY, key="Pipeline.lost", required=True
+            "Lost at", [EVERY, *found.names], default=EVERY, key="Pipeline.lost", required=True, format_func=plain
         )
         back = st.toggle("Show those that recovered", key="Pipeline.recovered")
     first = found.recovered if back else found.lost

@@ -12,6 +12,7 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.rivals import Rival, rivals
 from pages.combining import said
 from pages.shared import bench, pool, units
+from pages.shared.say import plain
 from pages.shared.trial import Trial
 
 HEADS = ("", "score on val", "95 % interval", "log loss", "file", "latency, one example")
@@ -42,7 +43,7 @@ def draw(trial: Trial) -> None:
     try:
         found = said.kept(trial, f"rivals {trial.step.model_dump_json()} {large}", watched)
     except ModelOptError as error:
-        slot.caption(str(error))
+        slot.caption(plain(error))
         return
     _table(slot, found, large, f"Latency in turns with {large}. Rounded to nearest, one scale a channel. The ensemble "
            "has your weights; fewer members count equally.")  # fmt: skip

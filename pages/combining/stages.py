@@ -12,6 +12,7 @@ from modelopt_core.errors import ModelOptError
 from pages.combining import said
 from pages.shared import charts, controls, pool, units
 from pages.shared.bench import Bench
+from pages.shared.say import plain
 from pages.shared.trial import Trial
 
 THRESHOLDS, THRESHOLD, EXITS = "Cascade.thresholds", "Cascade.threshold", "Cascade.exits"
@@ -101,7 +102,7 @@ def _limits(trial: Trial, names: Sequence[str]) -> None:
         key = f"Cascade.threshold.{i}"
         st.session_state[key] = float(limit)
         st.number_input(
-            f"{name} stops where it is at least so sure", 0.0, 1.0, step=STEP, format="%.4f", key=key,
+            plain(f"{name} stops where it is at least so sure"), 0.0, 1.0, step=STEP, format="%.4f", key=key,
             on_change=_moved, args=(i, key, tuple(limits)),
         )  # fmt: skip
     own = bool(trial.step.thresholds)

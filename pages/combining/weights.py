@@ -14,9 +14,10 @@ from modelopt_core.ensemble import Solved, best_weights, greedy_weights
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.step import Knob
 from pages.combining import said
-from pages.shared import address, pool, units
+from pages.shared import address, pool, say, units
 from pages.shared.bench import Bench
 from pages.shared.handle import Handle
+from pages.shared.say import plain
 from pages.shared.trial import Trial
 
 WEIGHTS, DIAL, LOCKED = "Ensemble.weights", "Ensemble.dial", "Ensemble.locked"
@@ -102,7 +103,7 @@ def _sliders(names: Sequence[str]) -> None:
         key = f"Ensemble.weight.{i}"
         st.session_state[key] = round(weights[i], 2)
         slider.slider(
-            name, 0.0, 1.0, step=STEP, key=key, on_change=_moved, args=(i, key, len(names)), disabled=i in locked
+            plain(name), 0.0, 1.0, step=STEP, key=key, on_change=_moved, args=(i, key, len(names)), disabled=i in locked
         )
         _small(lock, "lock" if i in locked else "lock_open", f"Ensemble.lock.{i}", _lock, i,
                f"{'Unlock' if i in locked else 'Lock'} {name}: a locked weight stays.")  # fmt: skip
@@ -115,7 +116,7 @@ def _sliders(names: Sequence[str]) -> None:
 
 
 def _small(where: Any, icon: str, key: str, call: Callable[[int], None], at: int, about: str) -> None:
-    where.button("", icon=f":material/{icon}:", key=key, type="tertiary", on_click=call, args=(at,), help=about)
+    where.button("", icon=f":material/{icon}:", key=key, type="tertiary", on_click=call, args=(at,), help=plain(about))
 
 
 def _found(trial: Trial, names: Sequence[str]) -> None:
@@ -129,7 +130,7 @@ def _found(trial: Trial, names: Sequence[str]) -> None:
             )
             rows.append((label, solved.weights, f"within {max(solved.gap, FINEST):.0e} nats of the best"))
         except ModelOptError as error:
-            st.caption(str(error))
+            say.caption(error)
     cells = [(label, weights, *said.judge(trial, weights), gap) for label, weights, gap in rows]
     body = "".join(
         f"<tr><td>{escape(label)}</td>"
@@ -147,7 +148,7 @@ def _found(trial: Trial, names: Sequence[str]) -> None:
     )
     with st.container(horizontal=True):
         for label, weights, *_ in cells[2:]:
-            st.button(f"Use {label}", on_click=_set, args=(weights,), key=f"Ensemble.use.{label}")
+            st.button(plain(f"Use {label}"), on_click=_set, args=(weights,), key=f"Ensemble.use.{label}")
 
 
 def _solvers(rule: str) -> dict[str, Callable[..., Solved]]:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from modelopt_core.fuse import Learned, learned, reads
 from pages.fusing import turning
-from pages.shared import charts, pool
+from pages.shared import charts, pool, say
 from pages.shared.trial import Trial
 
 
@@ -48,7 +48,7 @@ def _picture(trial: Trial) -> None:
         fig.add_vline(x=edge, line={"color": charts.colour("ink"), "width": 1})
     charts.draw(fig, "combiner-weights", f"Weights of the head: {len(labels)} answers, {len(told)} numbers read")
     what = "log-probabilities that members give" if trial.step.of == "outputs" else "units that last layers read"
-    st.caption(f"What speaks for an answer, and in red what speaks against it: {what}. The bias is not shown.")
+    say.caption(f"What speaks for an answer, and in red what speaks against it: {what}. The bias is not shown.")
 
 
 def _edges(lengths: list[int]) -> list[float]:

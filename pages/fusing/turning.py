@@ -17,6 +17,7 @@ from pages.combining.weights import place, shared_out
 from pages.shared import address, controls, pool, work
 from pages.shared.bench import Bench
 from pages.shared.handle import Handle
+from pages.shared.say import plain
 from pages.shared.setting import Setting
 
 OF, WEIGHTS, SELECT, SCALE, STRENGTHS = (f"Fuse.{name}" for name in ("of", "weights", "select", "scale", "strengths"))
@@ -125,7 +126,7 @@ def strip(setting: Setting) -> None:
             st.html('<p class="mo-foot">These members differ in architecture: there is no straight line between them. '
                     "What they say can be fused, whatever they are.</p>")  # fmt: skip
             for of in ("outputs", "features"):
-                st.button(f"Fuse {of}", on_click=fuse, args=(of,), key=f"Fuse.instead.{of}",
+                st.button(plain(f"Fuse {of}"), on_click=fuse, args=(of,), key=f"Fuse.instead.{of}",
                           type="primary" if of == "outputs" else "secondary")  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from modelopt_core import identity
 from modelopt_core.errors import ModelOptError
 from modelopt_core.fuse import ROUTES, Spot, alike, barrier, routes
 from modelopt_core.sweep import SWEEPER, Sweep
-from pages.shared import charts, pool, units
+from pages.shared import charts, pool, say, units
 from pages.shared.follow import PATIENCE_S, follow
 from pages.shared.setting import Setting
 
@@ -30,7 +30,7 @@ def draw(setting: Setting) -> None:
     try:
         alike([models[0], models[-1]])
     except ModelOptError as error:
-        st.caption(str(error))
+        say.caption(error)
         return
     follow("valley", partial(request, setting), partial(_drawn, names[0], names[-1]))
 

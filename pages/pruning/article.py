@@ -8,8 +8,9 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
-from pages.shared import controls, history
+from pages.shared import controls, history, say
 from pages.shared.bench import load_model, load_workload
+from pages.shared.say import plain
 from pages.shared.setting import Setting
 
 WORKLOAD, MODEL = "mnist", "article"
@@ -59,9 +60,10 @@ def draw(_: Setting) -> None:
             "nothing else. Here the other layers are frozen, so the Dial turns <code>conv1</code> alone.</p>"
         )
         st.button("Set this example", icon=":material/play_arrow:", type="primary", key="article", on_click=apply,
-                  disabled=bool(problem), help=problem or "Workload, model and step; Undo takes it back.")  # fmt: skip
+                  disabled=bool(problem),
+                  help=plain(problem) or "Workload, model and step; Undo takes it back.")  # fmt: skip
         if problem:
-            st.caption(problem)
+            say.caption(problem)
         rows = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td><td>{escape(c)}</td></tr>" for a, b, c in WRONG)
         st.html(
             '<p class="mo-foot">Its call does not run as printed:</p>'

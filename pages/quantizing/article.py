@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from modelopt_core.quantize.inspect import affine_curve
-from pages.shared import charts
+from pages.shared import charts, say
 from pages.shared.setting import Setting
 
 EXAMPLE = 127.5
@@ -29,7 +29,7 @@ def draw(_: Setting) -> None:
         fig = charts.figure("y", "read back − y", height=280, legend=False)
         charts.line(fig, "error", y, error, charts.colour("ink"), width=1.5)
         charts.draw(fig, "article-chart", f"Error of y read back, for Q = {scale:g} and z = {zero:g}")
-        st.caption(f"q runs from {codes[0]:g} to {codes[-1]:g}; no value is more than half a step, 1 / (2 Q), off.")
+        say.caption(f"q runs from {codes[0]:g} to {codes[-1]:g}; no value is more than half a step, 1 / (2 Q), off.")
 
 
 def _set() -> None:

@@ -11,6 +11,7 @@ from modelopt_core.quantize.inspect import LayerError, layer_errors, names
 from pages.quantizing import solve
 from pages.shared import address, controls, units
 from pages.shared.bench import Bench
+from pages.shared.say import plain
 from pages.shared.setting import Setting
 from pages.shared.trial import Trial
 
@@ -50,7 +51,7 @@ def _table(setting: Setting) -> None:
         count.html(units.whole(here.model.get_parameter(f"{layer}.weight").numel()))
         key = f"bits {setting.subject} {layer}"
         st.session_state[key] = own.get(layer, DIAL)
-        choice.selectbox(layer, CHOICES, key=key, format_func=_word, label_visibility="collapsed",
+        choice.selectbox(plain(layer), CHOICES, key=key, format_func=_word, label_visibility="collapsed",
                          on_change=_chosen, args=(layer, key))  # fmt: skip
         for column, text in zip(cost, _cost(rows[layer]) if layer in rows else ("", ""), strict=True):
             column.html(text)

@@ -14,6 +14,7 @@ import streamlit as st
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.reading import MARK
+from pages.shared import say
 
 MOST_CHARACTERS = 2_000  # of one parameter; a pinned recipe takes some 300
 BENCH = ("workload", "model", "view", "device", "runtime", "pin")
@@ -66,7 +67,7 @@ def tell_notes() -> None:
     notes = st.session_state.pop("url.notes", [])
     if notes:
         more = f" And {len(notes) - 1} more like it." if len(notes) > 1 else ""
-        st.toast(notes[0][:300] + more, icon=":material/info:", duration="long")
+        say.toast(notes[0][:300] + more, icon=":material/info:", duration="long")
 
 
 def own(fields: dict[str, str]) -> None:

@@ -14,7 +14,8 @@ import modelopt_core as mo
 from modelopt_core import runtime
 from modelopt_core.errors import DataMissing, ModelOptError, unknown
 from modelopt_core.workload import Workload
-from pages.shared import address, units
+from pages.shared import address, say, units
+from pages.shared.say import plain
 
 if TYPE_CHECKING:
     from pages.shared.pin import Pin
@@ -138,9 +139,9 @@ def title(workload: str) -> str:
 def choose(here: Bench) -> None:
     """The two selects at the top of the sidebar."""
     st.selectbox("Workload", list(mo.WORKLOADS), format_func=title, key="workload", persist_state="session",
-                 help=here.workload.note)  # fmt: skip
+                 help=plain(here.workload.note))  # fmt: skip
     if here.problem:
-        st.warning(
+        say.warning(
             f"{here.problem}. Showing {here.workload.title}, {here.model_name} meanwhile.",
             icon=":material/database_off:",
         )

@@ -6,6 +6,8 @@ from html import escape
 
 import streamlit as st
 
+from pages.shared.say import plain
+
 DOORS = (
     ("learn", "Teach", "Ask first, reveal after the drag. Formula, source and the reason why stay beside the curve."),
     ("tune", "Tune", "All controls, layers, changed answers, a table of every setting tried. Pin one, compare two."),
@@ -18,7 +20,7 @@ def draw(page: str) -> None:
     for column, (view, title, text) in zip(st.columns(3, gap="medium"), DOORS, strict=True):
         with column.container(border=True, key=f"door-{view}", height="stretch"):
             st.html(f'<div class="mo-door"><h2>{escape(title)}</h2><p>{escape(text)}</p></div>')
-            if st.button(f"Open {view.capitalize()}", key=f"open-{view}", on_click=_look, args=(view,),
+            if st.button(plain(f"Open {view.capitalize()}"), key=f"open-{view}", on_click=_look, args=(view,),
                          type="primary" if view == "tune" else "secondary", width="stretch"):  # fmt: skip
                 st.switch_page(page)
 

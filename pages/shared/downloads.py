@@ -8,6 +8,7 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core import codec, export
+from pages.shared.say import plain
 from pages.shared.trial import Trial
 
 KINDS = (
@@ -22,9 +23,9 @@ def row(trial: Trial) -> None:
     name = f"{trial.subject}-{trial.step.name}".lower().replace(" ", "")
     with st.container(horizontal=True, gap="small"):
         for kind, about in KINDS:
-            st.download_button(kind, partial(contents, trial, kind), f"{name}{kind}",
+            st.download_button(plain(kind), partial(contents, trial, kind), f"{name}{kind}",
                                "application/octet-stream", icon=":material/download:", on_click="ignore",
-                               key=f"download{kind}", help=about)  # fmt: skip
+                               key=f"download{kind}", help=plain(about))  # fmt: skip
 
 
 def contents(trial: Trial, kind: str) -> bytes:

@@ -8,7 +8,8 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.sweep import Sweep
-from pages.shared import address
+from pages.shared import address, say
+from pages.shared.say import plain
 
 EVERY_S = 1.0
 PATIENCE_S = 5.0  # a sweep that no open tab has asked for so long rests
@@ -21,10 +22,10 @@ def follow(key: str, sweep: Callable[[], Sweep[Any]], draw: Callable[[Sweep[Any]
         found = sweep()
         if not found.done:
             share = len(found.points) / max(1, found.total)
-            st.progress(min(1.0, share), text=f"measuring {len(found.points)} of {found.total}")
+            st.progress(min(1.0, share), text=plain(f"measuring {len(found.points)} of {found.total}"))
         draw(found)
         if found.error:
-            st.caption(found.error)
+            say.caption(found.error)
         if found.done and not was_done:
             address.rerun()  # ends the polling
 

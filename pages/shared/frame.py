@@ -30,6 +30,7 @@ from pages.shared import (
     present,
     report,
     results,
+    say,
     source,
     work,
 )
@@ -58,7 +59,7 @@ def calm(first: bool = False) -> Iterator[None]:
     except ModelOptError as error:
         wrong = str(error)[:500]
     if wrong and wrong != told:
-        st.warning(wrong, icon=":material/error:")
+        say.warning(wrong)
     if first:
         st.session_state["told"] = wrong
 
@@ -163,7 +164,7 @@ def _dial(technique: Technique, was_done: bool) -> None:
             on_release=lambda: _released(technique, key),
         )
         if sweep.error:
-            st.caption(sweep.error)
+            say.caption(sweep.error)
         if asked.step.lasts(here.workload):
             work.curve_row(asked, technique.knob)
         address.write()

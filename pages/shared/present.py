@@ -9,6 +9,7 @@ import streamlit as st
 
 from modelopt_core.step import Step
 from pages.shared import address, controls, history
+from pages.shared.say import plain
 
 
 def bar(page: str, step: type[Step], fields: Mapping[str, str], export: Callable[[], str] | None) -> None:
@@ -21,14 +22,14 @@ def bar(page: str, step: type[Step], fields: Mapping[str, str], export: Callable
         st.html(f'<header class="mo-head"><h1>{escape(page)}</h1></header>', width="content")
         for label, by, icon, key in (("Previous", -1, "left", "PageUp"), ("Next", 1, "right", "PageDown")):
             st.button(
-                label,
+                plain(label),
                 icon=f":material/chevron_{icon}:",
                 on_click=_go,
                 args=(page, by),
                 disabled=not kept,
                 key=label.lower(),
                 shortcut=key,
-                help=f"Key: {key}",
+                help=plain(f"Key: {key}"),
             )
         with st.popover("Save snapshot", icon=":material/bookmark_add:"), st.form("snapshot", border=False):
             st.text_input("Name", key="snapshot-name", max_chars=60, placeholder=f"Snapshot {len(kept) + 1}")

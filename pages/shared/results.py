@@ -14,6 +14,7 @@ from modelopt_core.recipe import Point
 from pages.shared import cards, history, pin, units
 from pages.shared.bench import Bench
 from pages.shared.history import Run
+from pages.shared.say import plain
 from pages.shared.setting import Setting
 from pages.shared.sheet import Cell, to_csv
 
@@ -119,7 +120,7 @@ def _config() -> dict[str, Any]:
 
 
 def _download(label: str, rows: list[dict[str, Cell]], name: str, key: str) -> None:
-    st.download_button(label, lambda: to_csv(rows), name, "text/csv", key=key, on_click="ignore",
+    st.download_button(plain(label), lambda: to_csv(rows), name, "text/csv", key=key, on_click="ignore",
                        icon=":material/download:", disabled=not rows)  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Start the app on this machine only: `python pages/shared/serve.py [--port N] [--no-browser]`, from any folder.
 
 `.streamlit/config.toml` beside app.py holds every setting that Streamlit has; here is what it lacks: a Host check and
-security headers on each response, and torch imported beside the server's start instead of after it.
+security headers on each response, and torch imported beside the server's start instead of after it. A plain
+`streamlit run app.py` gets them too: app.py hands out an application with the same settings.
 """
 
 from __future__ import annotations
@@ -143,13 +144,16 @@ def _owned(scope: Scope) -> bool:
     return any(name == b"cookie" and TOKEN.search(value) for name, value in scope["headers"])
 
 
-def build(*, browser: bool = False) -> App:
-    """The ASGI application: Streamlit's, behind the Host check and the headers."""
+def settings(*, browser: bool = False) -> dict[str, Any]:
+    """What makes Streamlit's ASGI application ours: app.py, behind the Host check and the headers."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from streamlit import config
     from streamlit.runtime.pages_manager import PagesManager
-    from streamlit.starlette import App
+
+    from modelopt_core import turns
+
+    turns.share_cores(os.environ)
 
     @asynccontextmanager
     async def lifespan(_: App) -> AsyncIterator[None]:
@@ -168,7 +172,7 @@ def build(*, browser: bool = False) -> App:
     # Until st.navigation was called once, Streamlit takes a folder `pages` for the older kind of app: a link that is
     # opened before Home would run its page without app.py around it.
     PagesManager.uses_pages_directory = False
-    return App(ROOT / "app.py", lifespan=lifespan, middleware=middleware)
+    return {"script_path": ROOT / "app.py", "lifespan": lifespan, "middleware": middleware}
 
 
 def warm() -> None:
@@ -199,10 +203,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not sys.flags.safe_path:  # else the first entry is not this file's folder, but where modelopt_core may be
         del sys.path[0]
     sys.path.insert(0, str(ROOT))
-    from modelopt_core import turns
+    from streamlit.starlette import App
 
-    turns.share_cores(os.environ)
-    build(browser=not options.no_browser).run(config={} if options.port is None else {"server.port": options.port})
+    app = App(**settings(browser=not options.no_browser))
+    app.run(config={} if options.port is None else {"server.port": options.port})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import streamlit as st
 from modelopt_core.step import STEPS
 from pages.shared import address, bench, controls, guess, history, pin, work_list
 from pages.shared.copy_link import copy_link
+from pages.shared.say import plain
 
 
 def draw(here: bench.Bench, pages: Mapping[str, Sequence[Any]], page: Any) -> Any:
@@ -44,7 +45,7 @@ def _navigation(pages: Mapping[str, Sequence[Any]]) -> None:
             if section:
                 st.html(f'<div class="mo-section">{escape(section)}</div>')
             for member in members:
-                st.page_link(member, label=member.title, width="stretch")
+                st.page_link(member, label=plain(member.title), width="stretch")
 
 
 def _buttons(title: str, step: Any) -> None:

@@ -25,7 +25,8 @@ from modelopt_core.recipe import Point, from_json
 from modelopt_core.step import Combine, Knob, Step, Transform
 from modelopt_core.sweep import Sweep
 from modelopt_core.workload import Workload
-from pages.shared import address, owner, work_view
+from pages.shared import address, owner, say, work_view
+from pages.shared.say import plain
 
 if TYPE_CHECKING:
     from pages.shared.setting import Setting
@@ -130,7 +131,7 @@ def curve_row(asked: Setting, field: str) -> None:
                                  help="Values of the dial, the ends first, then the gaps.")  # fmt: skip
             st.segmented_control("Seeds", SEEDS, default=SEEDS[0], required=True, key="curve-seeds",
                                  help="Each value is run so often; the band goes from worst to best.")  # fmt: skip
-            st.caption(f"It can be stopped and resumed.{work_view.took(step, _latest_like(asked))}")
+            say.caption(f"It can be stopped and resumed.{work_view.took(step, _latest_like(asked))}")
             st.button("Start", icon=":material/play_arrow:", key="curve-run", on_click=_sweep,
                       args=(asked, field, knob))  # fmt: skip
 
@@ -164,11 +165,11 @@ def buttons(job: Job, key: str) -> None:
             "cancel": ("Stop", "stop"),
         }
     for command, (label, icon) in named.items():
-        st.button(label, icon=f":material/{icon}:", key=f"{key}-{command}", on_click=tell, args=(job, command))
+        st.button(plain(label), icon=f":material/{icon}:", key=f"{key}-{command}", on_click=tell, args=(job, command))
 
 
 def _run_button(label: str, icon: str, asked: Setting, primary: bool = False) -> None:
-    st.button(label, icon=f":material/{icon}:", type="primary" if primary else "secondary", key="work-run",
+    st.button(plain(label), icon=f":material/{icon}:", type="primary" if primary else "secondary", key="work-run",
               on_click=run, args=(asked,))  # fmt: skip
 
 
@@ -235,7 +236,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except ModelOptError as error:
-        st.toast(str(error)[:300], icon=":material/error:")
+        say.toast(str(error)[:300])
 
 
 def mine() -> list[Job]:

@@ -13,9 +13,11 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job, watch
 from modelopt_core.step import Combine
 from pages.shared import address, bench, controls, history, pin, pool, units, work, work_view
+from pages.shared.say import plain
 
 EVERY_S = 2.0
 MOST_OF_A_NAME = 12
+ABOUT = "Long work of this browser."
 MOST = 12  # shown; older ones still give their results
 
 
@@ -35,9 +37,8 @@ def _list(pages: Mapping[str, Any], had: int) -> None:
         address.rerun()  # ends the polling
     label = f"Jobs: {running} running" if running else "Jobs"
     icon = f":material/{'progress_activity' if running else 'checklist'}:"
-    about = "Long work of this browser."
     with st.popover(
-        label, icon=icon, width="stretch", disabled=not found, key="jobs-list", on_change="rerun", help=about
+        plain(label), icon=icon, width="stretch", disabled=not found, key="jobs-list", on_change="rerun", help=ABOUT
     ) as list_:
         if list_.open:
             for job in found[:MOST]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import streamlit as st
 
 from pages.shared.dial import dial
+from pages.shared.say import plain
 
 BASELINE = {"size_bytes": 84_000, "latency_ms": 0.079}
 GRID = 101
@@ -28,6 +30,12 @@ def row(x: float) -> dict[str, float]:
 mode = st.query_params.get("mode", "full")
 if mode == "boom":
     raise RuntimeError("a secret of the server")
+if mode == "text":
+    texts = json.loads(st.query_params["texts"])
+    for text in texts:
+        st.caption(plain(text))
+    st.multiselect("chosen", texts, default=texts)
+    st.stop()
 slow = 1.5 if mode == "slow" else 1.0
 xs = [round(i * 0.99 / (GRID - 1), 4) for i in range(GRID)]
 if mode == "bits":

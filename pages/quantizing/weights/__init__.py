@@ -19,6 +19,7 @@ from modelopt_core.quantize.inspect import largest, names, observed
 from modelopt_core.quantize.spread import spread
 from modelopt_core.step import kept
 from pages.shared import charts
+from pages.shared.say import plain
 from pages.shared.trial import Trial
 
 HERE = Path(__file__).parent
@@ -36,7 +37,8 @@ def draw(trial: Trial) -> None:
     """Left the histogram, right the observers."""
     start = trial.bench.model
     layers = names(start)
-    layer = st.segmented_control("Layer", layers, default=largest(start), required=True, key=f"weights {trial.subject}")
+    layer = st.segmented_control("Layer", layers, default=largest(start), required=True, key=f"weights {trial.subject}",
+                                 format_func=plain)  # fmt: skip
     left, right = st.columns([3, 2], gap="large")
     with left:
         _component(key="weights-chart", data=_picture(trial, layer))
