@@ -29,8 +29,8 @@ def open_tab(root: Any, tab: str, **url: str) -> AppTest:
 
 def measured(app: AppTest) -> AppTest:
     """Once the background has measured all that the open tab asked for."""
-    # A page that is drawn without a break never gives the background its turn.
-    wait_until(lambda: not app.get("progress") or not app.run().get("progress"), "the open tab", every_s=0.05)
+    # Drawn again without a break: what is at hand holds up nobody, the background goes on.
+    wait_until(lambda: not app.get("progress") or not app.run().get("progress"), "the open tab", every_s=0)
     assert not app.exception
     assert lines(app) == []
     return app

@@ -13,13 +13,13 @@ from modelopt_core.errors import ModelOptError
 
 @contextmanager
 def asking() -> Iterator[None]:
-    """A person asks for what is drawn inside. Where they wait for over a second, a line above it says for whom."""
+    """A person asks for what is drawn inside. Where they wait for over a second, the foot of the page says for whom."""
     slot = st.empty()  # always there, so that what comes below keeps its place
     told: list[int] = []
 
     def tell(before: int) -> None:
         told.append(before)
-        slot.html(f'<p class="mo-foot" role="status">{said(before)}</p>')
+        slot.html(f'<p class="mo-turn" role="status">{said(before)}</p>')
 
     with turns.asking(tell):
         try:
