@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import Any, TypeVar
 from modelopt_core import turns
 
 T = TypeVar("T")
-MAX_BYTES = 384 * 2**20
+MAX_BYTES = 192 * 2**20
+SMALL = 4096  # bytes of a measurement with its key, and of whatever else has no size of its own
+_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
 @dataclass(eq=False)
@@ -26,7 +29,8 @@ class _Making:
 
 
 class Store:
-    """Least recently used goes first when `max_bytes` is passed. A value's size is told by whoever puts it.
+    """Least recently used goes first when `max_bytes` is passed. A value's size is told by whoever puts it; what is
+    larger than the whole store is not kept.
 
     costly: a person for whom something is to be made stands in line for it (see turns.py).
     """
@@ -37,12 +41,13 @@ class Store:
         self._items: OrderedDict[object, tuple[Any, int]] = OrderedDict()
         self._making: dict[object, _Making] = {}
         self._lock = threading.Lock()
+        _stores.add(self)
 
     def get(
         self,
         key: object,
         make: Callable[[], T],
-        size_bytes: Callable[[T], int] = lambda _: 1024,
+        size_bytes: Callable[[T], int] = lambda _: SMALL,
         valid: Callable[[T], bool] = lambda _: True,
     ) -> T:
         """The value under `key`, made by `make` when it is not there (or no longer `valid`).
@@ -103,11 +108,18 @@ class Store:
         with self._lock:
             if key in self._items:
                 self.size_bytes -= self._items.pop(key)[1]
+            if size > self.max_bytes:
+                return
             self._items[key] = (value, size)
             self.size_bytes += size
-            while self.size_bytes > self.max_bytes and len(self._items) > 1:
+            while self.size_bytes > self.max_bytes:
                 _, (_, freed) = self._items.popitem(last=False)
                 self.size_bytes -= freed
+
+
+def stores() -> list[Store]:
+    """Every store of the process: together they hold no more than the sum of their `max_bytes`."""
+    return [*_stores]
 
 
 STORE = Store(costly=True)

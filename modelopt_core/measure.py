@@ -23,8 +23,7 @@ from modelopt_core.runtime import Compiled, branching, compile, joined, predict
 from modelopt_core.workload import Outputs, Workload
 
 ZEROS = 0.001  # share of exactly zero parameters above which a network counts as masked
-# A session keeps the memory of its largest batch: 74 MB for LeNet-5. Once measured, only baselines need theirs.
-SESSIONS = Store(max_bytes=6)  # counted, not weighed
+SESSIONS = Store(max_bytes=48 * 2**20)  # a few; once measured, only baselines need theirs
 PREDICT_THREADS = min(2, os.cpu_count() or 1)
 
 
@@ -83,11 +82,11 @@ def compiled(model: nn.Module, workload: Workload, runtime: str = "onnx", device
         if runtime == "onnx" and model.has_graph:
             members = tuple(identity.key(member) for member in model.members)
             same = ("joined", model.called, model.extra_repr(), members, workload.data_hash)
-            return SESSIONS.get(same, lambda: joined(model, workload), lambda _: 1)(model)
+            return SESSIONS.get(same, lambda: joined(model, workload), lambda bound: bound(model).size_bytes)(model)
         fed = [(member, model.feeds(at, workload)) for at, member in enumerate(model.members)]
         return branching(model, [compiled(member, given, runtime, device) for member, given in fed])
     key = (identity.key(model), workload.data_hash, runtime, device)
-    return SESSIONS.get(key, lambda: compile(model, workload, runtime=runtime, device=device), lambda _: 1)
+    return SESSIONS.get(key, lambda: compile(model, workload, runtime=runtime, device=device), lambda c: c.size_bytes)
 
 
 def predictions(

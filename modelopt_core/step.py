@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from modelopt_core import identity
+from modelopt_core import aside, identity
 from modelopt_core.cache import STORE
 from modelopt_core.events import Note, NotesApart, Report, silent
 from modelopt_core.fields import Fields
@@ -24,6 +24,7 @@ from modelopt_core.fields import When as When
 from modelopt_core.registry import Registry
 from modelopt_core.workload import Workload
 
+MODULE_BYTES = 3500  # of a module beside its tensors: Python objects
 STEPS: Registry[Callable[..., Step]] = Registry("step")
 
 
@@ -126,4 +127,6 @@ def kept(key: str) -> bool:
 
 
 def _size_bytes(model: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    noted = [t for m in model.modules() for found in m.__dict__.get(aside.NOTES, {}).values() for t in found.values()]
+    tensors = sum(t.nbytes for t in [*model.parameters(), *model.buffers(), *noted])
+    return tensors + MODULE_BYTES * sum(1 for _ in model.modules())

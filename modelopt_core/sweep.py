@@ -18,8 +18,8 @@ from modelopt_core.cache import Store
 from modelopt_core.errors import ModelOptError
 
 T = TypeVar("T")
-KEPT = 16 * 2**20  # bytes of curves kept; one of 100 points takes some 50 kB
-POINT = 512  # bytes of a point of a curve
+KEPT = 16 * 2**20  # bytes of curves kept; one of 100 points takes some 200 kB
+POINT = 2048  # bytes of a point of a curve: a measurement
 
 
 class Sweep(Generic[T]):

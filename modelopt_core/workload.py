@@ -174,3 +174,9 @@ def workload(name: str, seed: int = 0) -> Workload:
         if (name, seed) not in _loaded:
             _loaded[name, seed] = entry(seed)
         return _loaded[name, seed]
+
+
+def forget() -> None:
+    """Let go of the loaded workloads; who holds one keeps it, and the next call loads it again."""
+    with _loading:
+        _loaded.clear()

@@ -49,6 +49,12 @@ def baseline(workload_name: str, model_name: str) -> nn.Module:
         return identity.clone(_loaded[name])
 
 
+def forget() -> None:
+    """Let go of the weights that were read; the next call reads them again."""
+    with _lock:
+        _loaded.clear()
+
+
 def zoo_index() -> dict[str, dict[str, Any]]:
     """The rows of `assets/zoo/index.json` by name: sha256, spec, training, scores. Raises DataMissing."""
     path = asset_path("zoo", "index.json")

@@ -19,12 +19,13 @@ def test_least_recently_used_goes_by_hand():
     assert store.size_bytes == 30
 
 
-def test_a_value_larger_than_the_store_is_still_returned():
+def test_a_value_larger_than_the_store_is_returned_and_pushes_nothing_out():
     store = Store(max_bytes=10)
-    assert store.get("big", lambda: "x", lambda _: 100) == "x"
-    assert store.peek("big") == "x", "kept while it is the only one"
-    store.get("small", lambda: "y", lambda _: 1)
-    assert store.peek("big") is None
+    store.get("small", lambda: "y", lambda _: 4)
+    assert store.get("big", lambda: "x", lambda _: 11) == "x"
+    assert (store.peek("big"), store.peek("small"), store.size_bytes) == (None, "y", 4)
+    assert store.get("all", lambda: "z", lambda _: 10) == "z"
+    assert (store.peek("all"), store.peek("small")) == ("z", None)
 
 
 def test_two_threads_pay_once():

@@ -119,11 +119,3 @@ def test_bad_input_is_one_line(bench, given, text):
     with pytest.raises(mo.ModelOptError, match=text):
         mo.measure(model, w, **given)
     assert STORE.peek("nothing") is None
-
-
-def test_only_a_few_sessions_are_kept(bench):
-    """Each holds the memory of its largest batch; a hundred of them would hold gigabytes."""
-    w, model = bench
-    for bits in range(1, 9):
-        mo.measure(mo.Quantize(bits=bits, per="tensor").apply(model, w), w, baseline=model)
-    assert len(sys.modules["modelopt_core.measure"].SESSIONS) <= 6

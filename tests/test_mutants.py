@@ -111,7 +111,7 @@ def test_what_lives_is_told_first() -> None:
     ("mutant", "outcome"),
     [
         (Mutant("modelopt_core.cache:Store.peek", "return None", "return 0", "tests/test_cache.py"), "caught"),
-        (Mutant("modelopt_core.cache:MAX_BYTES", "384 * 2**20", "383 * 2**20", "tests/test_cache.py"), "lives"),
+        (Mutant("modelopt_core.cache:MAX_BYTES", "192 * 2**20", "191 * 2**20", "tests/test_cache.py"), "lives"),
         (Mutant("modelopt_core.fuse.path:barrier", "max", "min", "tests/test_cache.py"), "broken"),  # not imported
     ],
     ids=["caught", "lives", "broken"],

@@ -48,8 +48,7 @@ MUTANTS = (
     Mutant("modelopt_core.identity:clone", "copy.deepcopy(model).eval()", "copy.deepcopy(model)", IDENTITY),
     Mutant("modelopt_core.cache:Store.peek", "self._items.move_to_end(key)", "None", CACHE),
     Mutant("modelopt_core.cache:Store._put", "self._items.popitem(last=False)", "self._items.popitem()", CACHE),
-    Mutant("modelopt_core.cache:Store._put", "self.size_bytes > self.max_bytes and len(self._items) > 1",
-           "self.size_bytes > self.max_bytes", CACHE),
+    Mutant("modelopt_core.cache:Store._put", "size > self.max_bytes", "size >= self.max_bytes", CACHE),
     Mutant("modelopt_core.cache:Store._put", "self.size_bytes -= freed", "pass", CACHE),
     # ---- steps and recipes
     Mutant("modelopt_core.knob:Knob.stops", "round((self.high - self.low) / self.step) + 1",

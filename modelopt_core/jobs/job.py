@@ -79,6 +79,14 @@ class Job:
             return self._events[after:]
 
     @property
+    def written_bytes(self) -> int:
+        """Length of its events in the file."""
+        try:
+            return (self.path / EVENTS).stat().st_size
+        except OSError:
+            return 0
+
+    @property
     def state(self) -> State:
         """queued, running, paused, done, cancelled or failed; a process that died counts as failed, at once."""
         return self._status()[0]

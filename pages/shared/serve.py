@@ -151,13 +151,16 @@ def settings(*, browser: bool = False) -> dict[str, Any]:
     from streamlit import config
     from streamlit.runtime.pages_manager import PagesManager
 
-    from modelopt_core import turns
+    from modelopt_core import memory, turns
+    from pages.shared import rest
 
+    memory.few_arenas()
     turns.share_cores(os.environ)
 
     @asynccontextmanager
     async def lifespan(_: App) -> AsyncIterator[None]:
         threading.Thread(target=warm, name="warm", daemon=True).start()
+        rest.watch()
         if browser:  # the socket listens already; only now is the port known
             address = f"http://127.0.0.1:{config.get_option('server.port')}"
             threading.Thread(target=webbrowser.open, args=(address,), name="browser", daemon=True).start()

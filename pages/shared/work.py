@@ -16,7 +16,7 @@ import streamlit as st
 from torch import nn
 
 from modelopt_core import jobs, measured
-from modelopt_core.cache import Store
+from modelopt_core.cache import SMALL, Store
 from modelopt_core.errors import ModelOptError
 from modelopt_core.jobs import Job
 from modelopt_core.jobs.grid import anchored, response
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pages.shared.setting import Setting
 
 POLL_S = 0.5
-WATCHED = Store(max_bytes=256)  # counted, not weighed; whoever is not among them reads its events again
+WATCHED = Store(max_bytes=16 * 2**20)  # whoever is not among them reads its events again
+READ = 8  # bytes in memory of a byte of events
 POINTS, SEEDS = (6, 12, 34), (1, 3, 5)
 
 
@@ -246,7 +247,7 @@ def mine() -> list[Job]:
 
 def _known(job: Job) -> Job:
     """The Job object that has read the events of this folder before, and reads on."""
-    found: Job = WATCHED.get(job.path, lambda: job, lambda _: 1)
+    found: Job = WATCHED.get(job.path, lambda: job, lambda one: SMALL + READ * one.written_bytes)
     return found
 
 
