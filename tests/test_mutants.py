@@ -11,7 +11,7 @@ import pytest
 from benchmarks.mutants.__main__ import MUTANTS, report
 from benchmarks.mutants.removed import REMOVED
 from benchmarks.mutants.rewrite import Gone, rewritten, source_of
-from benchmarks.mutants.trial import PLACES, Mutant, Result, status, table, tried
+from benchmarks.mutants.trial import PLACES, Mutant, Result, Trials, status, table
 
 SOURCE = '''
 LIMITS = (1, 2)
@@ -107,16 +107,22 @@ def test_what_lives_is_told_first() -> None:
     assert "1 of 2 caught" in report([made("caught"), made("lives")], 60.0)
 
 
-@pytest.mark.parametrize(
-    ("mutant", "outcome"),
-    [
-        (Mutant("modelopt_core.cache:Store.peek", "return None", "return 0", "tests/test_cache.py"), "caught"),
-        (Mutant("modelopt_core.cache:MAX_BYTES", "192 * 2**20", "191 * 2**20", "tests/test_cache.py"), "lives"),
-        (Mutant("modelopt_core.fuse.path:barrier", "max", "min", "tests/test_cache.py"), "broken"),  # not imported
-    ],
-    ids=["caught", "lives", "broken"],
-)
-def test_real_tests_meet_a_real_mistake(mutant: Mutant, outcome: str) -> None:
-    found = tried(mutant)
-    assert found.outcome == outcome, found.by
-    assert found.by.startswith("test_") == (outcome == "caught")
+def test_real_tests_meet_a_real_mistake() -> None:
+    """One is caught, one lives, one is nowhere imported, one loops: each in its own fork, whatever came before."""
+    tests, trials = "tests/test_augment.py", Trials()
+    trial = [
+        (Mutant("modelopt_core.augment:shift", "2 * pixels + 1", "2 * pixels", tests), "caught"),
+        (
+            Mutant("modelopt_core.augment:shift", "2 * pixels + 1", "1", f"{tests}::test_drop_words_only_ever_pads"),
+            "lives",
+        ),
+        (Mutant("modelopt_core.fuse.path:barrier", "max", "min", tests), "broken"),
+        (Mutant("modelopt_core.augment:shift", "b, _, h, w = images.shape", "while 1: pass", tests), "caught"),
+        (Mutant("modelopt_core.augment:shift", "3 * pixels", "0", tests), "broken"),
+    ]
+    found = [trials.tried(mutant, 2 if "while" in mutant.after else 200) for mutant, _ in trial]
+    trials.close()
+    assert [(r.mutant, r.outcome) for r in found] == trial, [r.by for r in found]
+    assert found[0].by.startswith("test_")
+    assert [r.by for r in found[1:4:2]] == ["", "no end in time"]
+    assert "no longer there" in found[4].by

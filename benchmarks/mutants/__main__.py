@@ -12,6 +12,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +20,7 @@ from benchmarks.ledger import RESULTS
 from benchmarks.machine import machine
 from benchmarks.mutants import combine, core, files, prune, quantize
 from benchmarks.mutants.removed import REMOVED
-from benchmarks.mutants.trial import PLACES, ROOT, Mutant, Result, status, table, tried
+from benchmarks.mutants.trial import PLACES, ROOT, Mutant, Result, Trials, status, table
 
 MUTANTS: tuple[Mutant, ...] = (*prune.MUTANTS, *quantize.MUTANTS, *combine.MUTANTS, *files.MUTANTS, *core.MUTANTS)
 AT_ONCE = 2
@@ -33,16 +34,25 @@ def main(words: Sequence[str]) -> int:
     if not chosen or subprocess.run([sys.executable, "-m", "pytest", "-x", *tests], cwd=ROOT).returncode:
         print("no such mutant" if not chosen else "the tests do not pass on the code as it is; mend them first")
         return 2
-    results: list[Result] = []
+    waiting, results = deque(enumerate(chosen)), dict[int, Result]()
+
+    def work() -> None:
+        trials = Trials()
+        while waiting:
+            at, mutant = waiting.popleft()
+            results[at] = result = trials.tried(mutant)
+            print(f"{result.outcome:7}{result.seconds:4.0f} s  {mutant.text}  {result.by}", flush=True)
+        trials.close()
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for result in pool.map(tried, chosen):
-            results.append(result)
-            print(f"{result.outcome:7}{result.seconds:4.0f} s  {result.mutant.text}  {result.by}", flush=True)
-    text = report(results, time.monotonic() - start)
+        for done in [pool.submit(work) for _ in range(AT_ONCE)]:
+            done.result()
+    ordered = [results[at] for at in sorted(results)]
+    text = report(ordered, time.monotonic() - start)
     if not words:
         (RESULTS / "mutants.md").write_text(text, encoding="utf-8")
     print(text.split("\n\n")[2])
-    return status(results)
+    return status(ordered)
 
 
 def report(results: Sequence[Result], seconds: float) -> str:

@@ -91,6 +91,6 @@ MUTANTS = (
     Mutant("modelopt_core.augment:speckle", "share / 2", "share", "tests/test_augment.py"),
     # ---- turns
     Mutant("modelopt_core.sweep:Sweeper._serve", "self._queue[-1]", "self._queue[0]", SWEEP),
-    Mutant("modelopt_core.turns:pauser", "behind and _state['waiting']", "_state['waiting']", TURNS),
+    Mutant("modelopt_core.turns:pauser", "_line and _behind(turn)", "False", TURNS),
     Mutant("modelopt_core.turns:pauser", "not _state['timing']", "True", TURNS),
 )

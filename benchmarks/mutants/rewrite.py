@@ -1,21 +1,28 @@
 """One mistake in one function, and tests run in a process where the module is imported with it. No file is changed.
 
     python benchmarks/mutants/rewrite.py modelopt_core.cache:Store.peek "return None" "pass" tests/test_cache.py -x
+    python benchmarks/mutants/rewrite.py       the same, again and again: a line of JSON in, an exit status out
 
-It is run by its path: importing it as a part of `benchmarks` would import the core before the finder is there.
+It is run by its path: importing it as a part of `benchmarks` would import the core before the finder is there. What
+tests import beside the core is imported once, and every mistake is made in a fork: half of the time.
 """
 
 from __future__ import annotations
 
 import ast
+import json
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType
 
-NOT_IMPORTED = 70  # exit status where the tests never imported the module
+BESIDE = ("pytest", "torch", "onnx", "onnxruntime", "pydantic", "hypothesis", "scipy.optimize", "sklearn.ensemble")
+NOT_IMPORTED, BROKEN = 70, 71  # exit statuses: the tests never imported the module; nothing was run
 
 
 class Gone(Exception):
@@ -117,5 +124,34 @@ def main(function: str, before: str, after: str, *arguments: str) -> int:
     return status if finder.used else NOT_IMPORTED
 
 
+def serve() -> None:
+    """Read [seconds that it may take, file for what is printed, arguments of `main`], one a line; print the status.
+
+    A status below zero is the signal that ended the fork: SIGALRM where the time was up.
+    """
+    for name in BESIDE:
+        import_module(name)
+    for line in sys.stdin:
+        limit_s, log, arguments = json.loads(line)
+        child = os.fork()
+        if not child:
+            with Path(log).open("w") as file:
+                os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+            os.setpgid(0, 0)
+            signal.alarm(limit_s)
+            status = BROKEN
+            try:
+                status = main(*arguments)
+            except Gone as error:
+                print(error)
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(status, flush=True)
+
+
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if len(sys.argv) > 1:
+        sys.exit(main(*sys.argv[1:]))
+    serve()

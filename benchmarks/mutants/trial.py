@@ -1,17 +1,22 @@
-"""A mutant, and what came of it: its tests run in a process of their own until one fails."""
+"""A mutant, and what came of it: its tests run in a process of their own until one fails. Not on Windows: it forks."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("rewrite.py")
+QUIET = ("-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist")
 LIMIT_S = 240  # tests that take longer will not end: a mutant may loop
 LEAST = 0.95  # share of all mutants that the tests must catch
 
@@ -50,25 +55,45 @@ class Result:
     seconds: float
 
 
-def tried(mutant: Mutant, limit_s: float = LIMIT_S) -> Result:
-    """Run the mutant's tests until one fails."""
-    command = [sys.executable, str(SCRIPT), mutant.function, mutant.before, mutant.after, *mutant.tests.split()]
-    start = time.monotonic()
-    try:
-        done = subprocess.run(
-            [*command, "-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist"],
-            cwd=ROOT, capture_output=True, text=True, timeout=limit_s,
+class Trials:
+    """A process that runs the tests of one mutant after another, each in a fork."""
+
+    def __init__(self) -> None:
+        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # other threads do not survive a fork
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT)], cwd=ROOT, env={**os.environ, **one}, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return Result(mutant, "caught", f"no end within {limit_s:g} s", time.monotonic() - start)
-    seconds = time.monotonic() - start
-    if done.returncode == 0:
+
+    def tried(self, mutant: Mutant, limit_s: int = LIMIT_S) -> Result:
+        """Run the mutant's tests until one fails."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        arguments = [mutant.function, mutant.before, mutant.after, *mutant.tests.split(), *QUIET]
+        start = time.monotonic()
+        with NamedTemporaryFile("r", suffix=".log") as log:
+            self.process.stdin.write(json.dumps([limit_s, log.name, arguments]) + "\n")
+            self.process.stdin.flush()
+            code = int(self.process.stdout.readline())
+            said = log.read()
+        return judged(mutant, code, said, time.monotonic() - start)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def judged(mutant: Mutant, code: int, said: str, seconds: float) -> Result:
+    """What an exit status and what pytest has said mean."""
+    if code == -signal.SIGALRM:
+        return Result(mutant, "caught", "no end in time", seconds)
+    if code == 0:
         return Result(mutant, "lives", "", seconds)
-    failed = re.search(r"^FAILED \S+?::(\w+)", done.stdout, re.MULTILINE)
-    if done.returncode == 1 and failed:
+    failed = re.search(r"^FAILED \S+?::(\w+)", said, re.MULTILINE)
+    if code == 1 and failed:
         return Result(mutant, "caught", failed[1], seconds)
-    last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1:]
-    return Result(mutant, "broken", f"exit status {done.returncode}: {' '.join(last)[:100]}", seconds)
+    last = [line for line in said.splitlines() if line.strip()][-1:]
+    return Result(mutant, "broken", f"exit status {code}: {' '.join(last)[:100]}", seconds)
 
 
 def status(results: Sequence[Result]) -> int:
