@@ -64,6 +64,20 @@ def test_the_part_of_a_killed_writer_goes_with_the_next_save(tmp_path, kill):
     assert (path.read_bytes(), (tmp_path / "another.mopt").read_bytes()) == (b"old", b"data")
 
 
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "model.mopt"
+    path.write_bytes(b"old")
+
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(ModelOptError, match=r"model.mopt' \(No space left on device\); choose a folder with room"):
+        atomic.write(path, b"new")
+    assert [each.name for each in tmp_path.iterdir()] == ["model.mopt"]
+    assert path.read_bytes() == b"old"
+
+
 def test_the_part_of_a_living_writer_stays(tmp_path, kill):
     path = tmp_path / "model.mopt"
     living = writer(path)

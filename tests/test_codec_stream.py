@@ -9,9 +9,10 @@ from torch import nn
 
 import modelopt_core as mo
 from modelopt_core import codec
-from modelopt_core.codec import adaptive, symbols, tensors
+from modelopt_core.codec import adaptive, header, symbols, tensors
 from modelopt_core.codec.stream import Damaged, Reader, varint
 from modelopt_core.grid import Codebook, attach
+from modelopt_core.spec import Spec
 
 FIRST = "0102057b3cd94d4f"
 SECOND = "01041077ac2f19cb23f74f9d5898e6fb4e2e2b"
@@ -83,3 +84,18 @@ def test_the_same_bits_are_more_than_equal_numbers() -> None:
     assert codec._same_bits(none, none)
     assert codec._same_bits(zero, zero)
     assert not codec._same_bits(zero, {})
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Spec("mlp", (("sizes", (8, 2)),), (8,)),
+        Spec("bag", (("classes", 7), ("hidden", 64)), (48,), "int64"),
+        Spec("cnn", (("width1", 4),), (1, 8, 8), kept=(("conv1", 3), ("fc1", 9))),
+    ],
+    ids=lambda spec: spec.architecture,
+)
+def test_a_header_says_what_it_was_told(spec: Spec) -> None:
+    """Also the type of the inputs, of which floats are the usual ones."""
+    inputs = {"fc1": [0.5, 3, 16]}
+    assert header.decode(header.encode(spec, {"why": "é"}, inputs), 2) == (spec, {"why": "é"}, inputs)

@@ -3,7 +3,7 @@
 from benchmarks.mutants.trial import Mutant
 
 CODEC, TENSORS, ADAPTIVE = "tests/test_codec.py", "tests/test_codec_tensors.py", "tests/test_codec_adaptive.py"
-DAMAGE, STREAM, BASELINES = "tests/test_codec_damage.py", "tests/test_codec_stream.py", "tests/test_codec_baselines.py"
+DAMAGE, STREAM = "tests/test_codec_damage.py", "tests/test_codec_stream.py"
 
 # fmt: off
 MUTANTS = (
@@ -40,6 +40,6 @@ MUTANTS = (
     Mutant("modelopt_core.codec:Sizes.parts", "row.mode in POINTS", "row.mode == 'grid'", STREAM),
     Mutant("modelopt_core.codec:_same_bits", "torch.equal(bits(a[n]), bits(b[n]))", "torch.equal(a[n], b[n])", STREAM),
     Mutant("modelopt_core.codec.coded:Coded.of", "8 * len(floats)", "len(floats)", "tests/test_codec.py"),
-    Mutant("modelopt_core.codec.header:_fields", "spec.input_dtype != 'float32'", "False", BASELINES),
+    Mutant("modelopt_core.codec.header:_fields", "spec.input_dtype != 'float32'", "False", STREAM),
     Mutant("modelopt_core.atomic:write", "part.unlink(missing_ok=True)", "None", "tests/test_atomic.py"),
 )
