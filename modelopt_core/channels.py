@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from modelopt_core import grid
 from modelopt_core.attention import FewerHeads
-from modelopt_core.errors import ModelOptError
+from modelopt_core.errors import ModelOptError, plain
 from modelopt_core.graph import Group, Walk
 from modelopt_core.spec import spec_of
 
@@ -128,8 +128,10 @@ def cut_to(model: nn.Module, example: Tensor, kept: Mapping[str, int]) -> nn.Mod
     """A copy with as many channels per group as `kept` says: a cut model's shape, before its weights are loaded."""
     found = {g.name: g for g in groups(model, example)}
     for name, left in kept.items():
-        if name not in found or not 1 <= left <= found[name].size:
-            raise ModelOptError(f"{left} channels of {name!r} can't be kept; groups are {', '.join(found)}")
+        if name not in found or type(left) is not int or not 1 <= left <= found[name].size:
+            raise ModelOptError(
+                f"{plain(left)} channels of {plain(name)!r} can't be kept; groups are {', '.join(found)}"
+            )
     return narrow(model, list(found.values()), {name: torch.arange(left) for name, left in kept.items()})
 
 

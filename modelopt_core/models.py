@@ -31,15 +31,18 @@ MAX_SIZES = 64  # numbers in one argument, hence layers
 MAX_MEMBERS = 64  # models in one composite, however deep
 
 
-def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn.Module:
+def build(
+    spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS, max_activations: int = MAX_PARAMETERS
+) -> nn.Module:
     """The module that `spec` describes, in eval mode, with `spec` noted on it as `model.spec`.
 
     Parameters are drawn from a local generator seeded with `seed`, as PyTorch would draw them: the global random state
-    is neither read nor written. They are counted on the meta device first, so that a hostile spec costs no memory.
-    Raises ModelOptError for an unknown architecture and for arguments that it does not take.
+    is neither read nor written. They are counted on the meta device first, and what one example becomes on its way is
+    bounded, so that a hostile spec costs no memory. Raises ModelOptError for an unknown architecture, for arguments
+    that it does not take, and for more parameters or activations than these.
     """
     if isinstance(spec, Composition):
-        return _build_composite(spec, seed, max_parameters)
+        return _build_composite(spec, seed, max_parameters, max_activations)
     entry = ARCHITECTURES[spec.architecture]
     arguments = dict(spec.arguments)
     try:
@@ -50,6 +53,8 @@ def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn
         parameters = sum(p.numel() for p in model.parameters())
         if parameters > max_parameters:
             raise ValueError(f"{parameters:,} parameters, allowed are {max_parameters:,}")
+        if (numbers := activations(model, spec.input_shape)) > max_activations:
+            raise ValueError(f"up to {numbers:,} activations of one example, allowed are {max_activations:,}")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelOptError(_refusal(spec, entry.function, error)) from error
     _allocate(model)
@@ -60,20 +65,28 @@ def build(spec: Spec, seed: int = 0, max_parameters: int = MAX_PARAMETERS) -> nn
     return model.eval()
 
 
-def _build_composite(spec: Composition, seed: int, max_parameters: int) -> nn.Module:
-    """The members, each within what the earlier ones left of `max_parameters`, and the whole around them."""
+def _build_composite(spec: Composition, seed: int, max_parameters: int, max_activations: int) -> nn.Module:
+    """The members, each within what the earlier ones left of the two limits, and the whole around them."""
     from modelopt_core.composite import compose
 
     for technique in ("ensemble", "cascade", "pipeline", "fuse"):
         import_module(f"modelopt_core.{technique}")  # it registers its composites
     if not 1 <= (n := _leaves(spec)) <= MAX_MEMBERS:
         raise ModelOptError(f"a composite of {n:,} models; allowed are 1 to {MAX_MEMBERS}")
-    members, left = [], max_parameters
+    first = spec.members[0]
+    if (spec.input_shape, spec.input_dtype) != (first.input_shape, first.input_dtype):
+        raise ModelOptError(
+            f"composite {spec.architecture!r} takes {spec.input_dtype} {spec.input_shape}, and its first member takes "
+            f"{first.input_dtype} {first.input_shape}; they must be the same"
+        )
+    members, left, numbers = [], max_parameters, max_activations
     for member in spec.members:
-        members.append(build(member, seed, left))
+        members.append(build(member, seed, left, numbers))
         left -= sum(p.numel() for p in members[-1].parameters())
+        numbers -= activations(members[-1], member.input_shape)
     try:
-        whole: nn.Module = compose(spec.architecture, members, **dict(spec.arguments))  # type: ignore[arg-type]
+        with Allowance(left):
+            whole: nn.Module = compose(spec.architecture, members, **dict(spec.arguments))  # type: ignore[arg-type]
     except (TypeError, AttributeError) as error:
         reason = str(error)[:160]
         raise ModelOptError(f"composite {spec.architecture!r} does not take {dict(spec.arguments)}: {reason}") from None
@@ -81,6 +94,44 @@ def _build_composite(spec: Composition, seed: int, max_parameters: int) -> nn.Mo
         whole = channels.cut_to(whole, spec.example, dict(spec.kept))
     whole.__dict__["spec"] = spec
     return whole.eval()
+
+
+def activations(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Numbers that one example (*shape) and what layers make of it may be in all; a bound, from sizes alone.
+
+    No layer of an architecture here makes a picture or a text longer.
+    """
+    found = inputs = math.prod(shape)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d):
+            found += layer.out_channels * math.prod(shape[-len(layer.kernel_size) :])
+        elif isinstance(layer, nn.Embedding):
+            found += layer.embedding_dim * inputs
+        elif isinstance(layer, nn.Linear):
+            found += layer.out_features
+    return found
+
+
+class Allowance(TorchFunctionMode):
+    """Layers made inside have at most so many parameters in all, and are refused before they have memory."""
+
+    def __init__(self, parameters: int) -> None:
+        super().__init__()
+        self.left = parameters
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        if func is torch.empty:
+            sizes = args[0] if args and isinstance(args[0], tuple | list) else args
+            self.left -= math.prod(sizes)
+            if self.left < 0:
+                raise ModelOptError(f"{-self.left:,} parameters more than are allowed, in a layer of {tuple(sizes)}")
+        return func(*args, **(kwargs or {}))
 
 
 def _leaves(spec: Spec) -> int:

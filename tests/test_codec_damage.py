@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzz import files, mutants, repaired
+from benchmarks.fuzz import damaged, files, repaired
 from modelopt_core import codec
 from modelopt_core.codec import header, stream
 from modelopt_core.models import build
@@ -50,7 +50,7 @@ MLP = b'{"a":"mlp","b":{"sizes":[64,7,10]},"i":[1,8,8]}'
     [
         (MLP.replace(b"mlp", b"mlx"), "unknown architecture 'mlx'"),
         (MLP.replace(b"7,10]", b"9e9]"), "sizes=.* must be whole numbers"),
-        (MLP.replace(b"64,7", b"6000,10000"), "60,1[0-9,]* parameters, allowed are 16,777,216"),
+        (MLP.replace(b"64,7", b"6000,10000"), "60,1[0-9,]* parameters, allowed are 4,[0-9,]*"),
         (MLP[:-1], "Expecting ',' delimiter"),
         (b'{"a":"mlp","n":{"x":"' + b" " * 50_000_000 + b'"}}', "its header has more than 1,048,576 bytes"),
     ],
@@ -67,9 +67,9 @@ def test_hostile_headers_are_refused_at_once(version: int, text: bytes, reason: 
 
 @pytest.mark.parametrize("name", files())
 def test_mutants_give_a_model_or_the_one_error(name: str) -> None:
-    """Changed, inserted and missing bytes, half under a checksum that fits: 50 of every kind of file."""
+    """Bytes changed, put in or taken out, half under a checksum that fits; or fields of the header: 50 of each kind."""
     loaded, slowest = 0, 0.0
-    for mutant in mutants(files()[name](), 50):
+    for mutant in damaged(name, files()[name](), 50):
         start = time.perf_counter()
         with contextlib.suppress(codec.FileError):
             codec.decode(mutant)

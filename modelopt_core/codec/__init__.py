@@ -33,6 +33,8 @@ MAGIC, VERSION = b"MOPT", 2
 CHECKSUM_BYTES = 4
 MAX_FILE_BYTES = 50 * 2**20
 MAX_PARAMETERS = 2**24  # 64 MiB of float32; while reading, three times that
+FEW_PARAMETERS, PER_BYTE = 2**22, 1024  # what any file may have, and as many more for each of its bytes
+MAX_ACTIVATIONS = 2**22  # numbers that one example becomes: where channels were cut, reading follows them
 INSTEAD = "use export_safetensors(model, path)"
 POINTS = ("grid", "codebook")  # modes whose floats are points, not elements
 STORED = (torch.float32, torch.int64)
@@ -181,7 +183,7 @@ def _decode(data: bytes) -> nn.Module:
     reader = Reader(body)
     reader.take(len(MAGIC) + 1)
     spec, note, inputs = header.decode(reader.take(reader.varint()), version)
-    model = build(spec, max_parameters=MAX_PARAMETERS)
+    model = build(spec, 0, min(MAX_PARAMETERS, FEW_PARAMETERS + PER_BYTE * len(data)), MAX_ACTIVATIONS)
     modules, state, grids = dict(model.named_modules()), {}, {}
     for name, like in sorted(model.state_dict().items()):
         state[name], on = tensors.decode(reader, like)
@@ -195,7 +197,9 @@ def _decode(data: bytes) -> nn.Module:
         grid.attach(modules[owner], on, attribute)
     activations.restore(model, inputs)
     model.__dict__["note"] = note
-    return model.eval()
+    with torch.no_grad():
+        model.eval()(spec.example)  # whose header contradicts the network does not answer
+    return model
 
 
 def _same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

@@ -19,6 +19,7 @@ Groups = tuple[tuple[int, ...], ...]
 Way = tuple[int, ...]  # the models that an input has been through: () is the input as it came
 
 END = "label"  # the type that every pipeline gives
+MOST = 8  # stages
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def parse(text: str, members: int) -> Plan:
             if len(stage.members) not in (1, task.experts) or not all(0 <= m < members for m in stage.members):
                 raise ValueError(f"{name!r} has models {places}")
             stages.append(stage)
+        if len(stages) > MOST:  # every map may double the ways through the rest
+            raise ValueError(f"{len(stages)} stages, allowed are {MOST}")
     except (ValueError, TypeError, RecursionError) as error:
         raise ModelOptError(f"a pipeline's plan is not what this program writes ({str(error)[:80]})") from None
     return Plan(tuple(stages))

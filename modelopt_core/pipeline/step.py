@@ -15,14 +15,12 @@ from modelopt_core.composite import COMPOSITES, Call, Composite, compose, put_ou
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
 from modelopt_core.pipeline.graph import piped
-from modelopt_core.pipeline.plan import Plan, Stage, parse, wired
+from modelopt_core.pipeline.plan import MOST, Plan, Stage, parse, wired
 from modelopt_core.pipeline.single import single
 from modelopt_core.pipeline.walk import Kept, Live, is_box, remade, walk
 from modelopt_core.step import STEPS, Combine, Knob
 from modelopt_core.subtask import Subtask
 from modelopt_core.workload import Workload
-
-MOST = 8  # stages
 
 
 class Chain(Composite):
