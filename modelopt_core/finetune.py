@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from modelopt_core.events import Report
+from modelopt_core import grid
+from modelopt_core.events import Note, Report
 from modelopt_core.step import STEPS, Knob, Transform
-from modelopt_core.straight import Settling, on_points, settled
 from modelopt_core.train import fit
 from modelopt_core.workload import Workload
 
@@ -20,7 +20,8 @@ class Finetune(Transform):
     """Train on the training split with Adam and a cosine schedule; return the epoch that does best on val.
 
     The model as it came is a candidate too, so val never gets worse. Weights that are exactly zero stay zero: a pruned
-    network stays pruned. A quantized one leaves its grid, unless `keep_grid` says that it trains on it (straight.py).
+    network stays pruned. A quantized one trains on its grid (straight.py), unless `keep_grid` says that it leaves it.
+    Layers that are frozen (requires_grad is False) stay as they are.
 
     Source: Han et al., Learning both weights and connections, arXiv 1506.02626; Loshchilov and Hutter, SGDR,
     arXiv 1608.03983.
@@ -40,7 +41,7 @@ class Finetune(Transform):
         description="Train on varied examples, where the workload has a way: images moved by a pixel, words left out.",
     )
     keep_grid: bool = Field(
-        False, title="Keep the grid", description="Quantized weights stay quantized; their scales are trained too."
+        True, title="Keep the grid", description="Quantized weights stay quantized; their scales are trained too."
     )
 
     def lasts(self, workload: Workload) -> bool:
@@ -48,8 +49,14 @@ class Finetune(Transform):
         return True
 
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
-        done = fit(
-            on_points(model) if self.keep_grid else model,
+        if not self.keep_grid:
+            left = [name for name, layer in model.named_modules() if grid.points_of(layer) is not None]
+            for name in left:
+                grid.detach(model.get_submodule(name))
+            if left:
+                report(Note(f"the weights of {', '.join(left)} are floats again; keep_grid keeps them on their points"))
+        return fit(
+            model,
             workload,
             epochs=self.epochs,
             lr=self.lr,
@@ -57,6 +64,5 @@ class Finetune(Transform):
             augment=workload.augment if self.augment else None,
             keep_zeros=True,
             seed=generator.initial_seed(),
-            report=Settling(report) if self.keep_grid else report,
+            report=report,
         )
-        return settled(done) if self.keep_grid else done

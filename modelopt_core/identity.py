@@ -31,7 +31,8 @@ def key(model: nn.Module) -> str:
         return str(noted[0])
     hasher = hashlib.sha256(digest(type(model).__qualname__, model, spec_of(model)).encode())
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        frozen = "frozen" if isinstance(tensor, nn.Parameter) and not tensor.requires_grad else ""
+        hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}{frozen}".encode())
         hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return hasher.hexdigest()
 
@@ -55,4 +56,4 @@ def clone(model: nn.Module) -> nn.Module:
 
 def _fingerprint(model: nn.Module) -> tuple[Any, ...]:
     tensors = [*model.parameters(), *model.buffers()]
-    return (tuple((id(t), t._version) for t in tensors), tuple(id(m) for m in model.modules()))
+    return (tuple((id(t), t._version, t.requires_grad) for t in tensors), tuple(id(m) for m in model.modules()))

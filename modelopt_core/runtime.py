@@ -123,7 +123,7 @@ def _eager(model: nn.Module, threads: int, device: str) -> Compiled:
     there = copy.deepcopy(model).eval().to(device)
 
     def run(inputs: Tensor) -> Tensor:
-        with torch.inference_mode(), _torch_threads(threads):
+        with torch.no_grad(), _torch_threads(threads):
             logits: Tensor = there(inputs.to(device))
             return logits.cpu()  # waits for the device
 

@@ -88,21 +88,39 @@ class OnBook(nn.Module):
         return on.values(on.nearest(weight)) + weight - weight.detach()
 
 
+class Gone(nn.Module):
+    """Behind the rounding of a pruned weight whose points have no zero: what is gone stays so. gone: (R, …) bool."""
+
+    gone: Tensor
+
+    def __init__(self, gone: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("gone", gone, persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """weight (R, …) -> the same with zeros."""
+        return weight.masked_fill(self.gone, 0.0)
+
+
 def on_points(model: nn.Module, learned: bool = True, floats: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """A copy that trains on its points; a layer without points trains as it did.
+    """A copy that trains on its points; a layer without points trains as it did, one that is frozen stays as it is.
 
     learned: scales and values of codebooks train as well. floats: layer -> its weight before it was quantized; where
     that still rounds to the same point, training goes on from there.
     """
     model = copy.deepcopy(model)
     for name, module in list(model.named_modules()):
-        if (found := grid.codes(module)) is not None:
-            codes, on = found
+        if parametrize.is_parametrized(module, "weight") or (found := grid.codes(module)) is None:
+            continue
+        codes, on = found
+        if module.weight.requires_grad:
             if floats and name in floats:
                 same = on.nearest(floats[name]) == codes
                 module.weight.data[same] = floats[name][same]
             rounding = OnBook(on, learned) if isinstance(on, Codebook) else OnGrid(on, learned)
             parametrize.register_parametrization(module, "weight", rounding)
+            if bool((gone := codes == on.levels).any()):
+                parametrize.register_parametrization(module, "weight", Gone(gone))
     return model
 
 
@@ -131,8 +149,11 @@ def settled(model: nn.Module) -> nn.Module:
     for module in parametrized:
         twin = module.parametrizations.weight.original.detach()
         points: Points = module.parametrizations.weight[0].points
+        gone = [found.gone for found in module.parametrizations.weight if isinstance(found, Gone)]
         parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         module.weight.copy_(points.values(points.nearest(twin)))
+        for off in gone:
+            module.weight.masked_fill_(off, 0.0)
         for name in [name for name in module._parameters if name != "weight"]:  # the weight comes first, as before
             module._parameters[name] = module._parameters.pop(name)
         grid.attach(module, points)

@@ -1,4 +1,4 @@
-"""The one training loop, and the re-estimation of batch norms that several techniques need.
+"""The one training loop.
 
 Everything random comes from one local generator, so a seed gives the same weights twice (dropout, which PyTorch draws
 from the global state, is the exception; no architecture here has it). `val` chooses the epoch that is returned.
@@ -17,13 +17,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from modelopt_core import checkpoint, identity
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.events import Keeper, Progress, Report, silent
+from modelopt_core.straight import Settling, on_points, settled
 from modelopt_core.turns import pause
-from modelopt_core.workload import Augment, Split, Workload
+from modelopt_core.workload import Augment, Split, Workload, shuffled_batches
 
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("constant", "cosine")
 EVALUATION_BATCH = 1000
@@ -76,20 +77,21 @@ def fit(
     generator) -> (b, *shape). objective: None is the workload's loss. keep_zeros: weights that are exactly zero stay so
     (a pruned net stays pruned). patience: stop after so many epochs without a better one. report: a Keeper's checkpoint
     of this very training (the same model, settings, data_hash and objective's key) is where it goes on.
-    Raises TrainingError when the loss is no longer finite, or ABSURD.
+    A weight on a grid or codebook stays on its points, which learn too (straight.py). What is frozen (requires_grad is
+    False) stays and stays frozen; so do the averages of a norm whose weights and biases are all frozen.
+    Raises TrainingError when the loss is no longer finite, or ABSURD; ModelOptError where nothing can be trained.
     """
     _check(epochs, lr, batch_size, optimizer, schedule)
-    model = copy.deepcopy(model)
+    model = on_points(model)
     trained = nn.ModuleList([model, objective.learned]) if objective else model
-    parameters = list(trained.parameters())
-    device = parameters[0].device
+    device = next(model.parameters()).device
     minimise = objective.loss if objective else partial(_own_loss, workload)
-    train, val = _on(workload.train, device), _on(workload.val, device)
+    train, val = (_on(split, device) for split in (workload.train, workload.val))
     zeros = [(p, p == 0) for p in model.parameters() if p.dim() > 1] if keep_zeros else []
-    update = _optimizer(optimizer, parameters, lr, weight_decay)
+    update = _optimizer(optimizer, _free(trained, model), lr, weight_decay)
     generator = torch.Generator().manual_seed(seed)
     best, most = _Best(model, *evaluate(model, workload, val)), 0.0  # most: that the loss may be, after the first batch
-    clock = _Clock(report, total=epochs * math.ceil(len(train) / batch_size))
+    clock = _Clock(Settling(report), total=epochs * shuffled_batches(len(train), batch_size))
     if isinstance(report, Keeper):
         how = [epochs, lr, batch_size, optimizer, schedule, weight_decay, _named(augment), keep_zeros, patience, seed]
         how += [objective.key] if objective else []
@@ -100,7 +102,7 @@ def fit(
     for epoch in range(clock.epoch + 1, epochs + 1):
         if patience is not None and clock.epoch - best.epoch >= max(1, patience):
             break
-        model.train()
+        _train_mode(model)
         for at in train.places(batch_size, generator):
             pause()
             inputs = augment(train.inputs[at], generator) if augment else train.inputs[at]
@@ -109,7 +111,8 @@ def fit(
             loss = _step(update, partial(minimise, model, inputs, train.targets[at], at))
             most = most or ABSURD * max(1.0, loss)
             if not math.isfinite(loss) or loss > most:
-                raise TrainingError(f"loss is {loss:g} in epoch {epoch}; choose lr below {lr:g}", best.restore(model))
+                text = f"loss is {loss:g} in epoch {epoch}; choose lr below {lr:g}"
+                raise TrainingError(text, settled(best.restore(model)))
             for parameter, zero in zeros:
                 parameter.data.masked_fill_(zero, 0.0)
             clock.tick(len(inputs), {"epoch": epoch, "loss": loss, "score": best.score})
@@ -120,52 +123,19 @@ def fit(
             best=best.copy if better else None,
             checkpoint=partial(_pack, trained, update, generator, best, clock),
         )
-    return best.restore(model)
+    return settled(best.restore(model))
 
 
 def evaluate(model: nn.Module, workload: Workload, split: Split) -> tuple[float, float]:
     """(mean score, mean loss) of the model on a split, in eager PyTorch."""
     model.eval()
     score = loss = 0.0
-    with torch.inference_mode():
+    with torch.no_grad():
         for inputs, targets in split.batches(EVALUATION_BATCH):
             outputs = workload.forward(model, inputs)
             score += float(workload.example_scores(outputs, targets).mean()) * len(inputs)
             loss += float(workload.loss(outputs, targets)) * len(inputs)
     return score / len(split), loss / len(split)
-
-
-def norms_of(model: nn.Module) -> list[_BatchNorm]:
-    """The batch norms whose averages `reestimate_norms` would make anew."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-
-
-def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000) -> nn.Module:
-    """A copy whose batch norms know the activations that reach them now: mean and variance over train examples.
-
-    After pruning or quantization the layers before a norm put out other statistics than those it remembers; most of the
-    collapse is that, and it costs no training. A model without batch norm comes back as an equal copy.
-    Source: Sun et al., Hybrid 8-bit Training and Inference, NeurIPS 2019, sec. 3.3 (batch norm re-tuning).
-    """
-    model = copy.deepcopy(model).eval()
-    norms = norms_of(model)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    if not norms:
-        return model
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over all batches
-        norm.train()
-    n = len(workload.train)
-    inputs = workload.train.inputs[torch.arange(0, n, max(1, math.ceil(n / examples)))]
-    with torch.no_grad():
-        for batch in inputs.to(device).split(EVALUATION_BATCH):
-            if len(batch) > 1:  # one example has no variance
-                workload.forward(model, batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return model.eval()
 
 
 class _Best:
@@ -257,7 +227,14 @@ def _own_loss(workload: Workload, model: nn.Module, inputs: Tensor, targets: Ten
 def _step(update: torch.optim.Optimizer, minimise: Callable[[], Tensor]) -> float:
     """One gradient step; returns the loss before it. A loss that is not finite changes nothing."""
     with torch.enable_grad():
-        loss = minimise()
+        try:
+            loss = minimise()
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ModelOptError(
+                "a batch norm learns from 2 examples or more at a time; choose a larger batch"
+            ) from None
         value = float(loss.detach())
         if math.isfinite(value):
             update.zero_grad(set_to_none=True)
@@ -266,9 +243,26 @@ def _step(update: torch.optim.Optimizer, minimise: Callable[[], Tensor]) -> floa
     return value
 
 
+def _free(trained: nn.Module, model: nn.Module) -> list[nn.Parameter]:
+    """What may learn; ModelOptError where all of the model is frozen."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelOptError(
+            f"every weight of {type(model).__name__} is frozen, and nothing is left to train; free some of them with "
+            "requires_grad_(True)"
+        )
+    return [parameter for parameter in trained.parameters() if parameter.requires_grad]
+
+
+def _train_mode(model: nn.Module) -> None:
+    """Train mode, but for frozen norms: their averages stay, and they normalise by them."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters())
+        if isinstance(module, _NormBase) and own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
 def _optimizer(name: str, parameters: list[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    for parameter in parameters:
-        parameter.requires_grad_(True)
     if name == "adam":
         return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
     return torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)

@@ -6,6 +6,7 @@ to the workload, so that detection, translation or ranking need no special case 
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,12 @@ from modelopt_core.subtask import Subtask
 SPLITS = ("train", "val", "test")
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Scatter = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+
+def shuffled_batches(n: int, size: int) -> int:
+    """How many batches `Split.places` makes of n shuffled examples."""
+    joins = n > size > 1 and n % size == 1
+    return math.ceil(n / size) - joins
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +50,22 @@ class Split:
         return len(self.inputs)
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs (b, *shape), targets (b, …)) in order, or shuffled by `generator`; the last batch may be short."""
+        """(inputs (b, *shape), targets (b, …)) in order, or shuffled by `generator`; see `places`."""
         for at in self.places(size, generator):
             yield self.inputs[at], self.targets[at]
 
     def places(self, size: int, generator: torch.Generator | None = None) -> Iterator[Any]:
-        """Where the examples of each batch lie, for whoever keeps something beside them: a slice, or (b,) indices."""
+        """Where the examples of each batch lie, for whoever keeps something beside them: a slice, or (b,) indices.
+
+        The last batch may be short; shuffled, as for training, a last one of one example joins the batch before it: a
+        single example has no variance for a batch norm.
+        """
         n = len(self)
-        order = None if generator is None else torch.randperm(n, generator=generator)
-        for start in range(0, n, size):
-            yield slice(start, start + size) if order is None else order[start : start + size]
+        if generator is None:
+            yield from (slice(start, start + size) for start in range(0, n, size))
+            return
+        order = torch.randperm(n, generator=generator)
+        yield from order.tensor_split([size * (i + 1) for i in range(shuffled_batches(n, size) - 1)])
 
 
 @dataclass(frozen=True, eq=False)

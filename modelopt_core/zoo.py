@@ -159,7 +159,7 @@ def _stored(model: nn.Module, data: Workload) -> tuple[nn.Module, torch.dtype]:
 
 
 def _answers(model: nn.Module, data: Workload) -> Tensor:
-    with torch.inference_mode():
+    with torch.no_grad():
         return torch.cat([data.decode(data.forward(model, x)) for x, _ in data.val.batches(EVALUATION_BATCH)])
 
 

@@ -105,6 +105,13 @@ def test_techniques_do_not_know_each_other(sources: Sources) -> None:
     assert wrong == []
 
 
+def test_tensors_of_the_core_may_be_trained_with(sources: Sources) -> None:
+    """What is made under `inference_mode` and kept, in a cache or by a property, no training can use."""
+    used = [p for p, tree in sources.items() if any(getattr(n, "attr", "") == "inference_mode" for n in ast.walk(tree))]
+    assert [path for path in used if path.startswith("modelopt_core/")] == []
+    assert used  # tests and benchmarks keep nothing
+
+
 def test_the_core_imports_itself_by_full_name(sources: Sources) -> None:
     wrong = [p for p, tree in sources.items() if any(name.startswith(".") for name in imported(tree))]
     assert wrong == []

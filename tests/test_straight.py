@@ -78,7 +78,7 @@ def test_fine_tuning_on_the_grid(step: mo.Quantize) -> None:
     w = mo.workload("digits")
     pruned = mo.Prune(ratio=0.6, granularity="weight").apply(mo.baseline("digits", "cnn"), w)
     coarse = step.apply(pruned, w)
-    fine = mo.Finetune(epochs=2, lr=3e-3, keep_grid=True).apply(coarse, w)
+    fine = mo.Finetune(epochs=2, lr=3e-3).apply(coarse, w)
     assert mo.predictions(fine, w).scores.mean() > mo.predictions(coarse, w).scores.mean()
     layers = [m for m in fine.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     assert all(grid.codes(layer) is not None for layer in layers)
@@ -91,7 +91,7 @@ def test_fine_tuning_on_the_grid(step: mo.Quantize) -> None:
 def test_without_keep_grid_the_weights_leave_it() -> None:
     w = mo.workload("digits")
     coarse = mo.Quantize(bits=4).apply(mo.baseline("digits", "mlp"), w)
-    free = mo.Finetune(epochs=1, lr=3e-3).apply(coarse, w)
+    free = mo.Finetune(epochs=1, lr=3e-3, keep_grid=False).apply(coarse, w)
     assert all(grid.codes(m) is None for m in free.modules() if isinstance(m, nn.Linear))
 
 

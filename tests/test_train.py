@@ -17,8 +17,9 @@ from modelopt_core.augment import shift
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress
 from modelopt_core.models import build
+from modelopt_core.norms import reestimate_norms
 from modelopt_core.spec import Spec
-from modelopt_core.train import TrainingError, evaluate, fit, reestimate_norms
+from modelopt_core.train import TrainingError, evaluate, fit
 from modelopt_core.workload import Classification, Split, Workload, workload
 
 

@@ -35,8 +35,9 @@ from modelopt_core.calls import sample
 from modelopt_core.estimate import holm, verdict
 from modelopt_core.events import silent
 from modelopt_core.layers import macs
+from modelopt_core.norms import reestimate_norms
 from modelopt_core.prune.stats import EXAMPLES
-from modelopt_core.train import fit, reestimate_norms
+from modelopt_core.train import fit
 from modelopt_core.workload import Workload
 
 LEDGER = "prune-peers"

@@ -17,7 +17,6 @@ from modelopt_core import identity, nats
 from modelopt_core.cascade.exits import Exits, Piece, flat
 from modelopt_core.events import Progress, Relay, Report
 from modelopt_core.models import initialise
-from modelopt_core.straight import Settling, on_points, settled
 from modelopt_core.train import Objective, fit
 from modelopt_core.workload import Outputs, Workload
 
@@ -105,7 +104,7 @@ def trained(
         return joint_loss(torch.stack([one.log_probabilities for one in apart]), losses)
 
     done = fit(
-        Heads(whole) if stays else on_points(whole),
+        Heads(whole) if stays else whole,
         every,
         epochs=epochs,
         lr=lr,
@@ -114,9 +113,9 @@ def trained(
         objective=Objective(loss, f"every exit {identity.key(whole) if stays else ''}"),
         keep_zeros=True,
         seed=seed,
-        report=Attached(report) if stays else Settling(report),
+        report=Attached(report),
     )
-    return _network(done if stays else settled(done))
+    return _network(done)
 
 
 def _network(model: nn.Module) -> Exits:

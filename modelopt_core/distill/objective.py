@@ -32,7 +32,7 @@ def logits_on_train(teacher: nn.Module, workload: Workload) -> Tensor:
 
     def make() -> Tensor:
         said = []
-        with torch.inference_mode():
+        with torch.no_grad():
             for inputs, _ in workload.train.batches(EVALUATION_BATCH):
                 turns.pause()
                 said.append(workload.forward(teacher, inputs).logits)

@@ -98,7 +98,7 @@ def over_features(
 
 def _features(trunk: nn.Module, workload: Workload) -> Tensor:
     """(n, P) of val."""
-    with torch.inference_mode():
+    with torch.no_grad():
         return torch.cat([trunk(inputs) for inputs, _ in workload.val.batches(EVALUATION_BATCH)]).clone()
 
 

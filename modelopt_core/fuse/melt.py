@@ -13,8 +13,9 @@ from modelopt_core.cache import STORE
 from modelopt_core.errors import ModelOptError
 from modelopt_core.fuse.align import align
 from modelopt_core.fuse.merges import MERGES, MergeContext
+from modelopt_core.norms import reestimate_norms
 from modelopt_core.registry import Entry
-from modelopt_core.train import evaluate, reestimate_norms
+from modelopt_core.train import evaluate
 from modelopt_core.workload import Workload
 
 

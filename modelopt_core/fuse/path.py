@@ -11,7 +11,8 @@ from modelopt_core import turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.fuse.melt import aligned, alike, merged
 from modelopt_core.fuse.merges import MERGES
-from modelopt_core.train import evaluate, norms_of, reestimate_norms
+from modelopt_core.norms import norms_of, reestimate_norms
+from modelopt_core.train import evaluate
 from modelopt_core.workload import Workload
 
 ROUTES = ("as they are", "aligned", "aligned, norms re-estimated")

@@ -18,8 +18,8 @@ from modelopt_core.events import Note, Report
 from modelopt_core.fuse.learn import learned, over_features, over_outputs
 from modelopt_core.fuse.melt import aligned, alike, merged, soup
 from modelopt_core.fuse.merges import MERGES
+from modelopt_core.norms import reestimate_norms
 from modelopt_core.step import STEPS, Combine, Named, When
-from modelopt_core.train import reestimate_norms
 from modelopt_core.workload import Workload
 
 QUICK = 2000  # examples of val from which a head over features is learned in about a second

@@ -10,6 +10,7 @@ from torch import nn
 
 from modelopt_core import checks
 from modelopt_core.events import Note, Progress, Report
+from modelopt_core.norms import reestimate_norms
 from modelopt_core.prune.criteria import CRITERIA
 from modelopt_core.prune.cuts import Left, prune_channels
 from modelopt_core.prune.masks import Masks, Plan, prune_weights, stays_of
@@ -17,7 +18,7 @@ from modelopt_core.prune.rounds import Round, shares
 from modelopt_core.prune.scores import Scorer
 from modelopt_core.prune.stats import gather
 from modelopt_core.step import STEPS, Knob, Named, Transform, When
-from modelopt_core.train import fit, reestimate_norms
+from modelopt_core.train import fit
 from modelopt_core.workload import Workload
 
 MAX_ROUNDS = 100

@@ -19,7 +19,7 @@ from modelopt_core.quantize.prepare import equalise, fold_norms
 from modelopt_core.quantize.roundings import ROUNDINGS
 from modelopt_core.quantize.tensor import Scheme
 from modelopt_core.step import STEPS, Knob, Named, Transform, When
-from modelopt_core.straight import Settling, on_points, settled
+from modelopt_core.straight import on_points
 from modelopt_core.train import fit
 from modelopt_core.workload import Workload
 
@@ -118,8 +118,6 @@ class Quantize(Transform):
         if self.activations:
             quantize_inputs(model, workload, self.activations, self.observer, self.examples, seed)
         if self.recovery in TRAINED:
-            ready, heard = on_points(model, self.recovery == "lsq", floats), Settling(report)
-            model = settled(
-                fit(ready, workload, epochs=self.epochs, lr=self.lr, keep_zeros=True, seed=seed, report=heard)
-            )
+            ready = on_points(model, self.recovery == "lsq", floats)
+            return fit(ready, workload, epochs=self.epochs, lr=self.lr, keep_zeros=True, seed=seed, report=report)
         return model

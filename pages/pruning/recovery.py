@@ -10,7 +10,7 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate, mean_interval
-from modelopt_core.train import norms_of
+from modelopt_core.norms import norms_of
 from pages.shared import address, controls, line, units, work
 from pages.shared.bench import Bench
 from pages.shared.setting import Setting
