@@ -2,11 +2,15 @@
 
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
+from modelopt_core import turns
 from modelopt_core.cache import Store
-from tests.waiting import join
+from tests.waiting import join, soon
 
 
 def test_least_recently_used_goes_by_hand():
@@ -56,3 +60,37 @@ def test_an_invalid_value_is_made_again():
     store.get("k", lambda: [1])
     assert store.get("k", lambda: [2], valid=lambda v: v == [2]) == [2]
     assert len(store) == 1
+
+
+def waits_for_another(store: Store, make: Callable[[], int], mine: Callable[[], int], **given: Any) -> int:
+    """What somebody gets who asks, with `mine`, for a key while another thread makes it with `make`."""
+    begun, gate, got = threading.Event(), threading.Event(), []
+
+    def slow() -> int:
+        begun.set()
+        assert gate.wait(30), "nobody opened the gate"
+        return make()
+
+    def first() -> None:
+        with suppress(ZeroDivisionError):
+            store.get("k", slow)
+
+    maker = threading.Thread(target=first)
+    asker = threading.Thread(target=lambda: got.append(store.get("k", mine, **given)))
+    maker.start()
+    assert begun.wait(30), "the first never began"
+    asker.start()
+    soon(lambda: turns._waits, "the second to wait for the first")
+    gate.set()
+    join([maker, asker], "both")
+    return got[0]
+
+
+def test_who_waits_gets_the_value_even_where_it_is_not_kept(monkeypatch):
+    monkeypatch.setattr(Store, "_put", lambda *_: None)
+    assert waits_for_another(Store(), lambda: 1, lambda: 2) == 1
+
+
+def test_who_waits_makes_the_value_where_the_other_failed_or_it_does_not_hold():
+    assert waits_for_another(Store(), lambda: 1 // 0, lambda: 2) == 2
+    assert waits_for_another(Store(), lambda: 1, lambda: 2, valid=lambda v: v == 2) == 2

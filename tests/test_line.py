@@ -18,7 +18,7 @@ from pages.shared.bench import Bench
 from pages.shared.setting import Setting
 from tests.test_pages import _quiet, card, open_page  # noqa: F401  the fixture works by being here
 from tests.test_wanted import Steps, absent, asks, in_background, start
-from tests.waiting import join, person, wait_until
+from tests.waiting import join, person, soon
 
 
 def test_people_are_served_in_the_order_in_which_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +35,7 @@ def test_people_are_served_in_the_order_in_which_they_came(monkeypatch: pytest.M
     assert steps.begun.wait(30), "the first never began"
     for at, name in enumerate(("second", "third", "fourth"), 2):
         threads.append(start(lambda name=name: ask(name, lambda: order.append(name))))
-        wait_until(lambda at=at: len(turns._line) == at, f"{name} to stand in line")
+        soon(lambda at=at: len(turns._line) == at, f"{name} to stand in line")
     steps.gate.set()
     for thread in threads:
         join(thread, "a person in line")
@@ -55,11 +55,11 @@ def test_who_waits_is_told_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
     first = start(lambda: ask("first", steps))
     assert steps.begun.wait(30), "the first never began"
-    second = start(lambda: ask("second", lambda: wait_until(lambda: 1 in told["third"], "the third to move up"),
+    second = start(lambda: ask("second", lambda: soon(lambda: 1 in told["third"], "the third to move up"),
                                told["second"].append))  # fmt: skip
-    wait_until(lambda: told["second"] != [], "the second to be told")
+    soon(lambda: told["second"] != [], "the second to be told")
     third = start(lambda: ask("third", lambda: 3, told["third"].append))
-    wait_until(lambda: told["third"] != [], "the third to be told")
+    soon(lambda: told["third"] != [], "the third to be told")
     steps.gate.set()
     for thread in (first, second, third):
         join(thread, "a person in line")
@@ -76,7 +76,7 @@ def test_a_moments_wait_is_not_worth_a_word() -> None:
             store.get("same", steps)
 
     waits = start(ask)
-    wait_until(absent(1), "the person to wait")
+    soon(absent(1), "the person to wait")
     steps.gate.set()
     for thread in (waits, maker):
         join(thread, "the value")
@@ -108,12 +108,24 @@ def test_a_place_is_left_to_others_while_its_owner_waits(monkeypatch: pytest.Mon
     maker = in_background(lambda: store.get("slow", steps))
     assert steps.begun.wait(30), "the background never began"
     waits = asks(store, "slow", got)
-    wait_until(absent(1), "the first to wait for the background")
+    soon(absent(1), "the first to wait for the background")
     with turns.asking():
         assert store.get("mine", lambda: 5) == 5  # the only place
     steps.gate.set()
     for thread in (waits, maker):
         join(thread, "the slow value")
+    assert got == ["made"]
+
+
+def test_a_part_of_a_page_stands_in_the_line_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "SERVED", 1)
+    store = Store(costly=True)
+    with turns.asking():
+        for key in "ab":
+            with turns.asking():
+                assert store.get(key, lambda: 1) == 1
+            assert len(turns._line) == 1
+    assert turns._line == []
 
 
 def test_what_others_have_made_meanwhile_needs_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +133,7 @@ def test_what_others_have_made_meanwhile_needs_no_place(monkeypatch: pytest.Monk
     store, steps, got = Store(costly=True), Steps(), []
     with person():
         waits = asks(store, "same", got)
-        wait_until(lambda: len(turns._line) == 2, "the second to stand in line")
+        soon(lambda: len(turns._line) == 2, "the second to stand in line")
         steps.gate.set()
         store.get("same", steps)
         join(waits, "a value that is at hand, asked for from the line")
@@ -139,6 +151,7 @@ def test_nobody_stands_in_line_for_ever(monkeypatch: pytest.MonkeyPatch) -> None
 def test_neither_the_background_nor_what_costs_nothing_stands_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "SERVED", 0)
     with turns.background(), turns.asking():
+        assert turns.served()
         assert Store(costly=True).get("a", lambda: 1) == 1
     with turns.asking():
         assert Store().get("a", lambda: 1) == 1
@@ -191,7 +204,7 @@ def test_the_page_says_who_is_served_before(root: Any, monkeypatch: pytest.Monke
     def another() -> None:
         with person():
             there.set()
-            wait_until(lambda: 1 in shown, "the page to say that one is before")
+            soon(lambda: 1 in shown, "the page to say that one is before")
 
     STORE.clear()
     holds = start(another)

@@ -12,7 +12,7 @@ import pytest
 
 from modelopt_core import turns
 from modelopt_core.cache import Store
-from tests.waiting import join, person, wait_until
+from tests.waiting import join, person, soon
 
 LONG_S = 300.0  # the last resort, out of a test's reach
 
@@ -85,7 +85,7 @@ def test_the_one_who_waits_is_enough_to_hold_up_the_rest() -> None:
     bystander = in_background(lambda: store.get("another", other))
     assert steps.begun.wait(30), "the background never began"
     waits = asks(store, "same", got)
-    wait_until(absent(1), "the person to wait for the value")
+    soon(absent(1), "the person to wait for the value")
     other.gate.set()
     time.sleep(0.05)
     assert other.went == 0
@@ -117,7 +117,7 @@ def test_a_person_speeds_up_whom_the_background_itself_waits_for() -> None:
     first = in_background(lambda: store.get("deep", steps))
     assert steps.begun.wait(30), "the background never began"
     second = in_background(lambda: store.get("outer", lambda: store.get("deep", steps)))
-    wait_until(lambda: len(turns._waits) == 1, "one background to wait for the other")
+    soon(lambda: len(turns._waits) == 1, "one background to wait for the other")
     with person():
         steps.gate.set()
         time.sleep(0.05)

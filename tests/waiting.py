@@ -33,6 +33,11 @@ def wait_until(true: Callable[[], T], what: str, limit_s: float = LIMIT_S, every
     return found
 
 
+def soon(true: Callable[[], T], what: str) -> T:
+    """`wait_until`, for what takes milliseconds where a core is free."""
+    return wait_until(true, what, SOON_S)
+
+
 def join(threads: threading.Thread | list[threading.Thread], what: str, limit_s: float = SOON_S) -> None:
     """Every thread has ended. what: the work of theirs that is waited for."""
     end = time.monotonic() + limit_s

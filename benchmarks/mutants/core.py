@@ -9,11 +9,13 @@ MEASURE, LAYERS, TRAIN, STEP = (
     "tests/test_train.py",
     "tests/test_step.py",
 )
-RECIPE, BOXES, SWEEP, TURNS = (
+RECIPE, BOXES, SWEEP, TURNS, WANTED, LINE = (
     "tests/test_recipe.py",
     "tests/test_boxes.py",
     "tests/test_sweep.py",
     "tests/test_turns.py",
+    "tests/test_wanted.py",
+    "tests/test_line.py",
 )
 
 # fmt: off
@@ -92,5 +94,19 @@ MUTANTS = (
     # ---- turns
     Mutant("modelopt_core.sweep:Sweeper._serve", "self._queue[-1]", "self._queue[0]", SWEEP),
     Mutant("modelopt_core.turns:pauser", "_line and _behind(turn)", "False", TURNS),
+    Mutant("modelopt_core.turns:pauser", "_line and _behind(turn)", "_line", TURNS),
+    Mutant("modelopt_core.turns:pauser", "_line and _behind(turn)", "_line and turn.background", WANTED),
+    Mutant("modelopt_core.turns:_behind", "_behind(who) or done()", "_behind(who)", WANTED),
+    Mutant("modelopt_core.turns:_behind", "_behind(who) or done()", "who.background or done()", WANTED),
+    Mutant("modelopt_core.turns:wait_for", "_enter(asked)", "None", WANTED),
+    Mutant("modelopt_core.turns:_before", "not other.absent", "1", LINE),
+    Mutant("modelopt_core.turns:line_up", "asked.served or needless()", "asked.served", LINE),
+    Mutant("modelopt_core.turns:asking", "_line.remove(asked)", "None", LINE),
+    Mutant("modelopt_core.turns:asking", "mine().background", "False", LINE),
+    Mutant("modelopt_core.cache:Store.get", "turns.served() or not self.costly", "True", LINE),
+    Mutant("modelopt_core.cache:Store.get", "turns.served() or not self.costly", "turns.served()", LINE),
+    Mutant("modelopt_core.cache:Store.get", "other.made and valid(other.value)", "False", CACHE),
+    Mutant("modelopt_core.cache:Store.get", "other.made and valid(other.value)", "other.made", CACHE),
+    Mutant("modelopt_core.cache:Store.get", "other.made and valid(other.value)", "valid(other.value)", CACHE),
     Mutant("modelopt_core.turns:pauser", "not _state['timing']", "True", TURNS),
 )
