@@ -14,6 +14,7 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate
 from pages.shared.dial import _Knob, point, summary
 from pages.shared.dial.columns import MOST_POINTS, to_columns
+from tests.waiting import LIMIT_S
 
 BASELINE = {"size_bytes": 200, "latency_ms": 0.5}
 MOST_BYTES = 100_000  # L7: message per knob
@@ -184,7 +185,7 @@ def test_summary_says_both_ends() -> None:
 
 
 def test_page_with_a_dial_runs_without_a_browser_and_twice(root: Path) -> None:
-    app = AppTest.from_file(str(root / "tests/apps/dial_app.py"), default_timeout=60).run()
+    app = AppTest.from_file(str(root / "tests/apps/dial_app.py"), default_timeout=LIMIT_S).run()
     assert [text.value for text in app.text] == ["held 0.62 after 1 runs with 101 points"]
     for runs in (2, 3):
         app.button[0].click().run()

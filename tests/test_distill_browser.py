@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.server import served
 from modelopt_core.jobs import Job
+from tests.waiting import SOON_S, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -42,8 +43,7 @@ def test_probabilities_follow_the_handle_and_examples_can_be_picked(browser: Any
     page.mouse.move(box["x"] + 9 + share * (box["width"] - 18), middle)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 9, middle, steps=6)
-    page.wait_for_timeout(100)
-    assert shown.first.inner_text() == "20"
+    wait_until(lambda: shown.first.inner_text() == "20", "the temperature under the handle", SOON_S)
     assert shown.nth(2).inner_text() == "360", "0.9 · 20²"
     assert "temperature=4" in page.url, "the handle is still held"
     flat = [float(page.locator(".softened .columns small").nth(i).inner_text()) for i in range(10)]

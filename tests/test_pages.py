@@ -14,8 +14,8 @@ import modelopt_core as mo
 from modelopt_core.errors import DataMissing
 from modelopt_core.workload import Workload
 from pages.shared import baselines, bench, cards, controls
+from tests.waiting import LIMIT_S
 
-TIMEOUT_S = 60
 TECHNIQUES = ("prune", "quantize", "distill", "ensemble", "cascade", "pipeline", "fuse")
 HOSTILE = [
     "<script>alert(1)</script>", "'; DROP TABLE", "../../etc/passwd", "nan", "inf", "-1", "1e400", "", "\x00", "null",
@@ -41,7 +41,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def open_page(root: Any, page: str = "", **url: str) -> AppTest:
     """The app at a link, as a new session."""
-    app = AppTest.from_file(str(root / "app.py"), default_timeout=TIMEOUT_S)
+    app = AppTest.from_file(str(root / "app.py"), default_timeout=LIMIT_S)
     for name, value in url.items():
         app.query_params[name] = value
     if page:

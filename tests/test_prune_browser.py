@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import wait_until
+
 pytestmark = pytest.mark.browser
 
 HEAD, ROW = 0.25, 0.25  # of a table of three rows: its header and each row are of one height
@@ -36,9 +38,16 @@ def in_url(page: Any, text: str) -> None:
 
 
 def test_a_ratio_is_typed_a_layer_is_frozen_and_undo_takes_both_back(page: Any) -> None:
-    click(page, "st-key-Prune-editor", 0.6, 0)
-    page.keyboard.press("Enter")
-    page.locator("#portal input").wait_for()
+    editor = page.locator("#portal input")
+
+    def opened() -> bool:
+        """A click before the table is drawn, or a key before the cell has the focus, is lost."""
+        click(page, "st-key-Prune-editor", 0.6, 0)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(500)
+        return bool(editor.count())
+
+    wait_until(opened, "the editor of a cell")
     page.keyboard.type("0.75", delay=30)
     page.keyboard.press("Enter")
     in_url(page, "ratios=conv1:0.75")

@@ -12,6 +12,7 @@ import pytest
 import modelopt_core as mo
 from modelopt_core import schema
 from modelopt_core.assets import asset_path
+from tests.waiting import LIMIT_S
 
 SHIPPED = json.loads(asset_path(schema.NAME).read_text("utf-8"))
 BAD = [
@@ -106,7 +107,7 @@ def test_it_is_told_before_pytorch_is_imported(tmp_path: Path, text: str, argume
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=LIMIT_S,
     )
     assert done.stdout == "2 []\n"
     assert done.stderr.count("\n") == 1
