@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from modelopt_core import channels
 from modelopt_core import denoiser as denoiser  # registers it
 from modelopt_core.errors import ModelOptError
+from modelopt_core.limits import Allowance, activations, leaves
 from modelopt_core.spec import ARCHITECTURES as ARCHITECTURES
 from modelopt_core.spec import Composition, Spec
 
@@ -71,7 +72,7 @@ def _build_composite(spec: Composition, seed: int, max_parameters: int, max_acti
 
     for technique in ("ensemble", "cascade", "pipeline", "fuse"):
         import_module(f"modelopt_core.{technique}")  # it registers its composites
-    if not 1 <= (n := _leaves(spec)) <= MAX_MEMBERS:
+    if not 1 <= (n := leaves(spec)) <= MAX_MEMBERS:
         raise ModelOptError(f"a composite of {n:,} models; allowed are 1 to {MAX_MEMBERS}")
     first = spec.members[0]
     if (spec.input_shape, spec.input_dtype) != (first.input_shape, first.input_dtype):
@@ -94,48 +95,6 @@ def _build_composite(spec: Composition, seed: int, max_parameters: int, max_acti
         whole = channels.cut_to(whole, spec.example, dict(spec.kept))
     whole.__dict__["spec"] = spec
     return whole.eval()
-
-
-def activations(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Numbers that one example (*shape) and what layers make of it may be in all; a bound, from sizes alone.
-
-    No layer of an architecture here makes a picture or a text longer.
-    """
-    found = inputs = math.prod(shape)
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv1d | nn.Conv2d):
-            found += layer.out_channels * math.prod(shape[-len(layer.kernel_size) :])
-        elif isinstance(layer, nn.Embedding):
-            found += layer.embedding_dim * inputs
-        elif isinstance(layer, nn.Linear):
-            found += layer.out_features
-    return found
-
-
-class Allowance(TorchFunctionMode):
-    """Layers made inside have at most so many parameters in all, and are refused before they have memory."""
-
-    def __init__(self, parameters: int) -> None:
-        super().__init__()
-        self.left = parameters
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> object:
-        if func is torch.empty:
-            sizes = args[0] if args and isinstance(args[0], tuple | list) else args
-            self.left -= math.prod(sizes)
-            if self.left < 0:
-                raise ModelOptError(f"{-self.left:,} parameters more than are allowed, in a layer of {tuple(sizes)}")
-        return func(*args, **(kwargs or {}))
-
-
-def _leaves(spec: Spec) -> int:
-    return sum(map(_leaves, spec.members)) if isinstance(spec, Composition) else 1
 
 
 def initialise(model: nn.Module, generator: torch.Generator) -> None:

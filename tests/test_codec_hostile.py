@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.fuzz import headed
-from modelopt_core import codec, models
+from modelopt_core import codec, limits
 from modelopt_core.codec.stream import varint
 from modelopt_core.composite import compose
 from modelopt_core.errors import ModelOptError
@@ -136,8 +136,8 @@ def test_a_plan_of_many_maps_is_refused() -> None:
 
 def test_activations_are_a_bound() -> None:
     """Never fewer than a run makes, by the layers' own outputs; and by hand."""
-    assert models.activations(build(Spec("mlp", (("sizes", (64, 7, 10)),), (1, 8, 8))), (1, 8, 8)) == 64 + 7 + 10
-    assert models.activations(build(Spec("bag", (("vocabulary", 9),), (12,), "int64")), (12,)) == 12 + 12 * 32 + 32 + 2
+    assert limits.activations(build(Spec("mlp", (("sizes", (64, 7, 10)),), (1, 8, 8))), (1, 8, 8)) == 64 + 7 + 10
+    assert limits.activations(build(Spec("bag", (("vocabulary", 9),), (12,), "int64")), (12,)) == 12 + 12 * 32 + 32 + 2
     for name in ("cnn", "lenet5", "article", "denoiser", "textcnn"):
         text, side = name == "textcnn", 28 if name in ("lenet5", "article") else 8
         spec = Spec(name, (), (30,), "int64") if text else Spec(name, (), (1, side, side))
@@ -146,7 +146,7 @@ def test_activations_are_a_bound() -> None:
             if isinstance(layer, torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Linear | torch.nn.Embedding):
                 layer.register_forward_hook(lambda _layer, _inputs, out, made=made: made.append(out.numel()))
         model(spec.example)
-        assert sum(made) <= models.activations(model, spec.input_shape) < 4 * sum(made), name
+        assert sum(made) <= limits.activations(model, spec.input_shape) < 4 * sum(made), name
 
 
 def test_largest_of_the_shipped_are_far_below() -> None:
@@ -155,12 +155,12 @@ def test_largest_of_the_shipped_are_far_below() -> None:
 
     for name, training in ZOO.items():
         model = build(training.spec)
-        assert models.activations(model, training.spec.input_shape) < codec.MAX_ACTIVATIONS / 50, name
+        assert limits.activations(model, training.spec.input_shape) < codec.MAX_ACTIVATIONS / 50, name
         assert sum(p.numel() for p in model.parameters()) < codec.FEW_PARAMETERS, name
 
 
 def test_an_allowance_is_for_all_layers_inside() -> None:
-    with models.Allowance(30):
+    with limits.Allowance(30):
         torch.nn.Linear(4, 4)
         with pytest.raises(ModelOptError, match=r"6 parameters more than are allowed, in a layer of \(4, 4\)"):
             torch.nn.Linear(4, 4)
