@@ -15,7 +15,7 @@ from torch import nn
 
 from modelopt_core.spec import spec_of
 
-CODE_VERSION = "2"  # raise when a step's meaning changes, so that stored results are not mistaken for new ones
+CODE_VERSION = "3"  # raise when a step's meaning changes, so that stored results are not mistaken for new ones
 
 
 def digest(*parts: object) -> str:

@@ -70,4 +70,4 @@ def _stretched(v: Tensor) -> Tensor:
 
 def _error(c: RoundingContext, codes: Tensor, inputs: Tensor) -> Tensor:
     """Mean over inputs (N, n) of the squared error of the R outputs."""
-    return ((c.weight - (codes - c.zero_point) * c.scale) @ inputs.T).square().sum() / len(inputs)
+    return ((c.weight - (c.kept(codes) - c.zero_point) * c.scale) @ inputs.T).square().sum() / len(inputs)

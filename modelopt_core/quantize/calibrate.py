@@ -7,7 +7,7 @@ the inputs as they now are, come nearest to its old outputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from modelopt_core import identity, turns
 from modelopt_core.cache import STORE
-from modelopt_core.calls import calls, sample
+from modelopt_core.calls import calls
 from modelopt_core.channels import CONVOLUTIONS
+from modelopt_core.composite import Composite
 from modelopt_core.layers import WEIGHTED
 from modelopt_core.workload import Workload
 
 BATCH = 128
 MOST_ROWS = 8192  # inputs of a linear layer, or patches of a convolution's, that are looked at
+FEW = 32  # examples: of fewer no grid and no correlations are learned
 DAMPING = 0.1  # of `compensated`, as a share of the mean square of an input
 
 
@@ -33,27 +35,68 @@ class Seen:
     mean: Tensor
 
 
-def gather(model: nn.Module, workload: Workload, examples: int, seed: int) -> Mapping[str, Seen]:
-    """What every layer of the model meets on so many training examples, in the order of the forward pass; kept."""
-    key = ("layer inputs", identity.key(model), workload.data_hash, examples, seed, identity.CODE_VERSION)
-    at = sample(len(workload.train), examples, seed)
-    names = [name for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)]
-    return STORE.get(key, lambda: watch(identity.clone(model), workload, at, names), _size_bytes)
+def reached(model: nn.Module, workload: Workload, at: Tensor) -> dict[str, Tensor]:
+    """{"": the training examples `at` (k,)}; of a composite that skips, for each member, what of them reaches it.
 
-
-def watch(model: nn.Module, workload: Workload, at: Tensor, names: Iterable[str]) -> dict[str, Seen]:
-    """What the named layers meet on the training examples `at` (k,), in the order of the forward pass."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    layers = {name: model.get_submodule(name) for name in names}
+    Where that is less than FEW, it is what would if none stopped early. Which examples those are hangs on all weights,
+    so whoever changes some looks at the same ones before and after.
+    """
     device = next(model.parameters()).device
-    for some in at.split(BATCH):
-        turns.pause()
-        for name, call in calls(model, layers, workload, workload.train.inputs[some].to(device)):
-            found.setdefault(name, []).append((call.x, _by_channel(call.layer, call.y).mean(dim=0) * len(some)))
-    return {
-        name: Seen(torch.cat([x for x, _ in parts]), torch.stack([y for _, y in parts]).sum(dim=0) / len(at))
-        for name, parts in found.items()
-    }
+    return _reached(model, workload.train.inputs[at].to(device))
+
+
+def _reached(model: nn.Module, inputs: Tensor, name: str = "") -> dict[str, Tensor]:
+    """Prefix of the layers of a part -> its inputs (b, …)."""
+    if not (isinstance(model, Composite) and model.skips):
+        return {name: inputs}
+    seen: list[list[Tensor]] = [[] for _ in model.members]
+
+    def note(i: int) -> Callable[..., None]:
+        return lambda _, args: seen[i].append(args[0].detach().clone())
+
+    handles = [member.register_forward_pre_hook(note(i)) for i, member in enumerate(model.members)]
+    try:
+        with torch.no_grad():
+            for some in inputs.split(BATCH):
+                turns.pause()
+                model(some)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found: dict[str, Tensor] = {}
+    for i, (member, parts) in enumerate(zip(model.members, seen, strict=True)):
+        met = torch.cat(parts) if parts else inputs[:0]
+        met = met if len(met) >= min(FEW, len(inputs)) else model.taken(i, inputs)
+        found |= _reached(member, met, f"{name}members.{i}.")
+    return found
+
+
+def gather(
+    model: nn.Module, workload: Workload, parts: Mapping[str, Tensor], examples: int, seed: int
+) -> Mapping[str, Seen]:
+    """What every layer of the model meets on so many training examples, in the order of the forward pass; kept.
+
+    parts: `reached` by these examples.
+    """
+    key = ("layer inputs", identity.key(model), workload.data_hash, examples, seed, identity.CODE_VERSION)
+    names = [name for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)]
+    return STORE.get(key, lambda: watch(identity.clone(model), workload, parts, names), _size_bytes)
+
+
+def watch(model: nn.Module, workload: Workload, parts: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Seen]:
+    """What the named layers meet when each part is given what has `reached` it, in the order of the forward pass."""
+    wanted, found = set(names), {}
+    for prefix, inputs in parts.items():
+        layers = {name: model.get_submodule(name) for name in wanted if name.startswith(prefix)}
+        seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for some in inputs.split(BATCH) if layers else ():
+            turns.pause()
+            for name, call in calls(model.get_submodule(prefix[:-1]), layers, workload, some):
+                seen.setdefault(name, []).append((call.x, _by_channel(call.layer, call.y).mean(dim=0) * len(some)))
+        for name, uses in seen.items():
+            mean = torch.stack([y for _, y in uses]).sum(dim=0) / len(inputs)
+            found[name] = Seen(torch.cat([x for x, _ in uses]), mean)
+    return found
 
 
 def rows(layer: nn.Module, inputs: Tensor, seed: int) -> Tensor:

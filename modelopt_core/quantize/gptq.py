@@ -26,14 +26,16 @@ def gptq(c: RoundingContext) -> Tensor:
         raise ModelOptError("gptq rounds by what reaches a layer, and no inputs were given; use 'nearest' without data")
     order = c.inputs.square().sum(dim=0).argsort(descending=True, stable=True)
     upper = _inverse_factor(c.inputs[:, order])
-    parts = (t.expand_as(c.weight)[:, order].T.contiguous() for t in (c.weight, c.scale, c.zero_point))
-    left, scale, zero_point = parts  # (n, R): one input's weights lie together in memory
+    gone = torch.zeros_like(c.weight, dtype=torch.bool) if c.gone is None else c.gone
+    parts = (t.expand_as(c.weight)[:, order].T.contiguous() for t in (c.weight, c.scale, c.zero_point, gone))
+    left, scale, zero_point, gone = parts  # (n, R): one input's weights lie together in memory
     codes = torch.empty_like(left)
     for start in range(0, len(left), BLOCK):
         stop = min(start + BLOCK, len(left))
         errors = torch.empty_like(left[start:stop])
         for i in range(start, stop):
             q = torch.round(left[i] / scale[i] + zero_point[i]).clamp_(0, c.levels - 1)
+            q = torch.where(gone[i], zero_point[i], q)  # its error is what the earlier columns wanted of it
             error = (left[i] - (q - zero_point[i]) * scale[i]) / upper[i, i]
             left[i + 1 : stop].addr_(upper[i, i + 1 : stop], error, alpha=-1)
             codes[i], errors[i - start] = q, error

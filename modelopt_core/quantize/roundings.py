@@ -17,7 +17,8 @@ class RoundingContext:
     """What a rounding may look at.
 
     weight: (R, n); scale, zero_point: (1 or R, 1 or n), for each weight its own; inputs: (N, n), what the weights are
-    multiplied with on N training examples or patches of them, or None where the rounding does not ask for data.
+    multiplied with on N training examples or patches of them, or None where the rounding does not ask for data; gone:
+    (R, n) bool, pruned weights, or None; whatever a rounding says of them, they stay zero.
     """
 
     weight: Tensor
@@ -27,6 +28,11 @@ class RoundingContext:
     generator: torch.Generator
     report: Report
     inputs: Tensor | None = None
+    gone: Tensor | None = None
+
+    def kept(self, codes: Tensor) -> Tensor:
+        """codes (R, n) with what is gone at the zero point, even one between two codes: its value is exactly zero."""
+        return codes if self.gone is None else torch.where(self.gone, self.zero_point, codes)
 
 
 ROUNDINGS: Registry[Callable[[RoundingContext], Tensor]] = Registry("rounding")

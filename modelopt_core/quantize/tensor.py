@@ -63,19 +63,19 @@ def quantize_tensor(
     report: Report,
     inputs: Tensor | None = None,
 ) -> tuple[Tensor, Points]:
-    """weight (R, …) -> (values on the points, of the same shape, and the points).
+    """weight (R, …) -> (values on the points, of the same shape, and the points). What is zero stays.
 
     inputs: (groups, N, n), what each group of a convolution's channels meets (else one group), where the rounding asks.
     """
     points, rows = scheme.points(weight), weight.flatten(1)
     if isinstance(points, Codebook):
         return points.values(points.nearest(weight)), points
-    scale, zero_point = (t.expand(len(rows), -1) for t in points.rows(rows))
+    gone = rows == 0
+    each = (rows, *(t.expand(len(rows), -1) for t in points.rows(rows)), gone)
     groups = 1 if inputs is None else len(inputs)
     codes = []
-    for i, (w, s, z) in enumerate(zip(*(t.chunk(groups) for t in (rows, scale, zero_point)), strict=True)):
-        met = None if inputs is None else inputs[i]
-        codes.append(
-            ROUNDINGS[rounding](RoundingContext(w, s, z, points.levels, generator, Part(report, i, groups), met))
-        )
+    for i, (w, s, z, off) in enumerate(zip(*(t.chunk(groups) for t in each), strict=True)):
+        met, off = None if inputs is None else inputs[i], off if bool(off.any()) else None
+        context = RoundingContext(w, s, z, points.levels, generator, Part(report, i, groups), met, off)
+        codes.append(context.kept(ROUNDINGS[rounding](context)))
     return points.values(torch.cat(codes)).view_as(weight), points
