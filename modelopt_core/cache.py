@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from modelopt_core import turns
 
 T = TypeVar("T")
-MAX_BYTES = 192 * 2**20
+MAX_BYTES = 128 * 2**20
 SMALL = 4096  # bytes of a measurement with its key, and of whatever else has no size of its own
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
@@ -78,6 +78,11 @@ class Store:
                 del self._making[key]
             mine.over = True
             turns.news()
+        return value
+
+    def put(self, key: object, value: T, size_bytes: int = SMALL) -> T:
+        """Keep `value` under `key` from now on, whatever was there; returns it."""
+        self._put(key, value, size_bytes)
         return value
 
     def _changed(self, key: object, found: object) -> bool:

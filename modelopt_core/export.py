@@ -120,7 +120,9 @@ def _trace(model: nn.Module, example: Tensor) -> onnx.ModelProto:
     for initializer in graph.graph.initializer:
         if initializer.name in names:
             initializer.ClearField("raw_data")
-    return graph
+    bare = onnx.ModelProto()  # a message's memory, cleared fields and all, goes with the message only
+    bare.CopyFrom(graph)
+    return bare
 
 
 def _filled(template: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:

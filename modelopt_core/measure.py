@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import torch
@@ -150,8 +150,36 @@ def measure(
     fitted to the split and nothing tells what it says of examples that it has not seen, see heldout.py.
     """
     reference = model if baseline is None else baseline
-    key = ("measurement", identity.key(model), identity.key(reference), workload.data_hash, split, runtime, device)
+    key = _key(model, reference, workload, split, runtime, device)
     return STORE.get(key, lambda: _measure(model, reference, workload, split, runtime, device))
+
+
+def retimed(
+    found: Measurement,
+    model: nn.Module,
+    workload: Workload,
+    split: str = "val",
+    *,
+    runtime: str = "onnx",
+    device: str = "cpu",
+    baseline: nn.Module | None = None,
+) -> Measurement:
+    """`found`, which `measure` said of the same, with its latency timed again; `measure` says so from now on.
+
+    Of two disturbed timings the one with the narrower speedup stays.
+    """
+    reference = model if baseline is None else baseline
+    timed = _latency(model, reference, workload, split, runtime, device)
+    if timed.noisy and timed.speedup.high / timed.speedup.low >= found.speedup.high / found.speedup.low:
+        return found
+    times = {each.name: getattr(timed, each.name) for each in fields(timed)}
+    return STORE.put(_key(model, reference, workload, split, runtime, device), replace(found, **times))
+
+
+def _key(
+    model: nn.Module, reference: nn.Module, workload: Workload, split: str, runtime: str, device: str
+) -> tuple[str, ...]:
+    return ("measurement", identity.key(model), identity.key(reference), workload.data_hash, split, runtime, device)
 
 
 def _measure(
@@ -221,8 +249,10 @@ def _latency(
     timings = []
     for one in chosen.split(1):
         given = one.numpy()
-        timings.append(timing.interleave(partial(fast, given), partial(slow, given), STORE.peek(first)))
-        STORE.get(first, lambda: timings[0].baseline_ms.value)
+        expected_ms = STORE.peek(first)
+        timings.append(timing.interleave(partial(fast, given), partial(slow, given), expected_ms))
+        if expected_ms is None or timings[0].baseline_ms.value < expected_ms:  # who disturbs only adds time
+            STORE.put(first, timings[0].baseline_ms.value)
     return timing.weighted(timings, shares)
 
 

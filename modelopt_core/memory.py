@@ -7,7 +7,7 @@ import gc
 import sys
 from contextlib import suppress
 
-MOST_BYTES = 320 * 2**20  # all stores of a process together
+MOST_BYTES = 224 * 2**20  # all stores of a process together
 ARENAS = 2  # of malloc: one a core of a laptop would do; by itself glibc makes eight a core, each with its own holes
 M_ARENA_MAX = -8  # glibc's number for the option
 
@@ -18,8 +18,10 @@ def release() -> None:
     Nothing that somebody still holds changes; it is only not found again. Takes some 0.1 s.
     """
     from modelopt_core import cache, runtime, zoo  # not before PyTorch is wanted
+    from modelopt_core.sweep import SWEEPER
     from modelopt_core.workload import forget
 
+    SWEEPER.forget()
     for store in cache.stores():
         store.clear()
     forget()

@@ -202,14 +202,14 @@ def joined(model: Composite, workload: Workload, threads: int = 1) -> Callable[[
     label = " and ".join(dict.fromkeys(low.label for low in lows))
     reasons = tuple(reason for low in lows for reason in low.reasons.items())
     named = [given.name for given in graph.graph.input if given.name != export.INPUT]
+    integer, size = all(low.integer for low in lows), weight(graph)  # what is kept holds no graph
     own = {name: model.get_buffer(name).clone() for name in named}  # the graph has them, and needs not be fed them
 
     def bound(whole: Composite) -> Compiled:
         theirs = {name: whole.get_buffer(name) for name in named}
         fed = {name: theirs[name].numpy().copy() for name in named if not torch.equal(own[name], theirs[name])}
         run = partial(_run, session, _kind(workload), fed)
-        integer = all(low.integer for low in lows)
-        return Compiled(run, "onnx", label, threads, "cpu", integer, reasons, weight(graph))
+        return Compiled(run, "onnx", label, threads, "cpu", integer, reasons, size)
 
     return bound
 

@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from modelopt_core import turns
@@ -22,19 +23,34 @@ KEPT = 16 * 2**20  # bytes of curves kept; one of 100 points takes some 200 kB
 POINT = 2048  # bytes of a point of a curve: a measurement
 
 
-class Sweep(Generic[T]):
-    """A curve being measured. `points` only grows; `error` is one line if it broke; `done` when nothing more comes.
+@dataclass(frozen=True)
+class Instead(Generic[T]):
+    """What the work yields for a point that was measured better: it takes the place of number `at`."""
 
-    wanted_until_s: on the monotonic clock; after that it rests.
+    at: int
+    point: T
+
+
+@dataclass(frozen=True)
+class Later:
+    """What the work yields to be asked again in so many seconds; other sweeps go on meanwhile."""
+
+    seconds: float
+
+
+class Sweep(Generic[T]):
+    """A curve being measured. `points` never shrinks; `error` is one line if it broke; `done` when nothing more comes.
+
+    wanted_until_s: on the monotonic clock; after that it rests. not_before_s: it does until then.
     """
 
-    def __init__(self, total: int, work: Callable[[], Iterator[T]]) -> None:
+    def __init__(self, total: int, work: Callable[[], Iterator[T | Instead[T] | Later]]) -> None:
         self.total = total
         self.points: list[T] = []
         self.error = ""
         self.done = False
-        self.wanted_until_s = math.inf
-        self._work: Iterator[T] | None = None
+        self.wanted_until_s, self.not_before_s = math.inf, -math.inf
+        self._work: Iterator[T | Instead[T] | Later] | None = None
         self._start = work
 
     @property
@@ -43,16 +59,24 @@ class Sweep(Generic[T]):
         return None if self.done else (len(self.points), self.total)
 
     def advance(self) -> None:
-        """Measure one more point."""
+        """Measure one more point, or one of them again."""
         try:
             self._work = self._work or self._start()
-            self.points.append(next(self._work))
+            match next(self._work):
+                case Instead(at, point):
+                    self.points[at] = point
+                case Later(seconds):
+                    self.not_before_s = time.monotonic() + seconds
+                case point:
+                    self.points.append(point)
         except StopIteration:
             self.done = True
         except ModelOptError as error:
             self.error, self.done = str(error), True
         except Exception as error:  # a defect of ours must not end the worker that serves everybody
             self.error, self.done = f"measuring stopped ({type(error).__name__}: {error})", True
+        if self.done:  # what it was measured on need not be kept as long as the points
+            self._work, self._start = None, lambda: iter(())
 
 
 class Sweeper:
@@ -69,7 +93,7 @@ class Sweeper:
         self,
         key: str,
         total: int,
-        work: Callable[[], Iterator[T]],
+        work: Callable[[], Iterator[T | Instead[T] | Later]],
         size_bytes: int = POINT,
         patience_s: float = math.inf,
     ) -> Sweep[T]:
@@ -90,6 +114,14 @@ class Sweeper:
                 atexit.register(self.stop)  # an interpreter must not end while ONNX Runtime is at work
         return sweep
 
+    def forget(self) -> None:
+        """Let go of every curve, the one that is being measured too; whoever asks again begins it anew."""
+        self._kept.clear()
+        with self._wake:
+            for sweep in self._queue:
+                sweep.wanted_until_s = -math.inf
+            self._queue = []
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """End the worker after the point that it measures now."""
         with self._wake:
@@ -106,7 +138,12 @@ class Sweeper:
                     self._wake.wait_for(lambda: bool(self._queue) or self._ending)
                     if self._ending:
                         return
-                    sweep = self._queue[-1]
+                    now_s = time.monotonic()
+                    ready = [s for s in self._queue if s.not_before_s <= now_s]
+                    if not ready:
+                        self._wake.wait(min(s.not_before_s for s in self._queue) - now_s)
+                        continue
+                    sweep = ready[-1]
                 turns.pause()
                 sweep.advance()
                 if sweep.done:

@@ -95,6 +95,7 @@ def test_point_of_a_measurement() -> None:
         size_bytes=50,
         latency_ms=Estimate(0.2, 0.1, 0.3, 20, "measured"),
         speedup=Estimate(2.0, 1.6, 2.5, 20, "measured"),
+        noisy=False,
     )
     columns = to_columns([point(0.5, measurement)], BASELINE)
     assert (columns["latency_low"], columns["latency"], columns["latency_high"]) == ([40.0], [50.0], [62.5])

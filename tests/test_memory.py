@@ -1,5 +1,6 @@
 """What a process keeps is bounded in bytes as a whole, and given back when nobody is there any more."""
 
+import ast
 import gc
 import sys
 import weakref
@@ -20,11 +21,27 @@ from pages.shared.rest import Rest
 
 
 def test_all_stores_together_are_within_the_bound():
-    import pages.shared.work  # noqa: F401  has one of its own
+    from pages.shared.work import WATCHED
 
-    own = [store for store in cache.stores() if store in (STORE, SWEEPER._kept) or store.max_bytes > 2**20]
-    assert len(own) >= 4, "the core's, the sessions', the curves' and the jobs'"
+    own = {STORE, sys.modules["modelopt_core.measure"].SESSIONS, SWEEPER._kept, WATCHED}
+    assert own <= set(cache.stores())
     assert sum(store.max_bytes for store in own) <= memory.MOST_BYTES
+
+
+def test_nobody_has_a_store_beside_those(sources):
+    made = [
+        path
+        for path, tree in sources.items()
+        if path.startswith(("modelopt_core/", "pages/"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Store"
+    ]
+    assert sorted(made) == [
+        "modelopt_core/cache.py",
+        "modelopt_core/measure.py",
+        "modelopt_core/sweep.py",
+        "pages/shared/work.py",
+    ]
 
 
 def test_a_store_never_holds_more_than_its_bytes():

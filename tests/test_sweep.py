@@ -101,3 +101,17 @@ def test_a_sweep_that_nobody_asks_for_rests_and_goes_on_when_asked_again():
     assert sweeper.request("a", 3, work) is sweep
     wait_until(lambda: sweep.done, "the sweep to be complete")
     assert sweep.points == [1, 2, 3]
+
+
+def test_forgotten_curves_end_and_let_go():
+    sweeper, begun = Sweeper(), []
+    try:
+        first = sweeper.request("a", 10**6, lambda: (begun.append(i) or i for i in range(10**6)))
+        wait_until(lambda: len(first.points) > 3, "the first points")
+        sweeper.forget()
+        wait_until(lambda: not sweeper._queue, "an empty queue")
+        again = sweeper.request("a", 1, lambda: iter([7]))
+        wait_until(lambda: again.done, "the curve that was asked for anew")
+        assert (again is first, again.points, first.done) == (False, [7], False)
+    finally:
+        sweeper.stop()

@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant("modelopt_core.augment:shift", "2 * pixels + 1", "2 * pixels", "tests/test_augment.py"),
     Mutant("modelopt_core.augment:speckle", "share / 2", "share", "tests/test_augment.py"),
     # ---- turns
-    Mutant("modelopt_core.sweep:Sweeper._serve", "self._queue[-1]", "self._queue[0]", SWEEP),
+    Mutant("modelopt_core.sweep:Sweeper._serve", "ready[-1]", "ready[0]", SWEEP),
     Mutant("modelopt_core.turns:pauser", "_line and _behind(turn)", "False", TURNS),
     Mutant("modelopt_core.turns:pauser", "_line and _behind(turn)", "_line", TURNS),
     Mutant("modelopt_core.turns:pauser", "_line and _behind(turn)", "_line and turn.background", WANTED),

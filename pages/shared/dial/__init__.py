@@ -77,8 +77,9 @@ def dial(
         low, high, step: the slider's stops. On a log scale `step` is in decades: 0.1 gives ten stops a decade.
         points: rows (or one mapping of columns) with `x` (the knob's value), `score` (in [0, 1]), `size_bytes`,
             `latency_ms`; optional `score_low`, `score_high` (a band), `latency_ratio`, `latency_ratio_low`,
-            `latency_ratio_high` (against the baseline timed beside it; else latency_ms is divided by the baseline's)
-            and `measured` (False draws a hollow dot). `point(x, measurement)` makes a row. May be empty at first.
+            `latency_ratio_high` (against the baseline timed beside it; else latency_ms is divided by the baseline's),
+            `measured` (False draws a hollow dot) and `noisy` (True draws the latency off the line, with its spread as a
+            bar). `point(x, measurement)` makes a row. May be empty at first.
         baseline: a mapping with the `size_bytes` and `latency_ms` that are 100 %.
         beyond: single stops above `high`, rising, not on a log scale; on the rail each stands one step further.
         label: the slider's accessible name. symbol, unit: the text under the handle, "p = 0.62", "b = 4 bits".

@@ -15,7 +15,7 @@ Row: TypeAlias = Mapping[str, float | bool | None]
 Points: TypeAlias = Sequence[Row] | Mapping[str, Sequence[float | bool | None]]
 
 REQUIRED = ("x", "score", "size_bytes", "latency_ms")
-OPTIONAL = ("score_low", "score_high", "latency_ratio", "latency_ratio_low", "latency_ratio_high", "measured")
+OPTIONAL = ("score_low", "score_high", "latency_ratio", "latency_ratio_low", "latency_ratio_high", "measured", "noisy")
 MOST_POINTS = 1_000  # as many as a plot has pixels, and the message stays below 100 KB
 DECIMALS = 2  # of a per cent: a tenth of a pixel in a plot 1,000 pixels high
 DIGITS = 6  # significant digits of everything else
@@ -38,13 +38,15 @@ def point(x: float, measurement: Measurement) -> dict[str, float | bool | None]:
         "latency_ratio_low": 1 / speedup.high,
         "latency_ratio_high": 1 / speedup.low,
         "measured": score.how == "measured",
+        "noisy": measurement.noisy,
     }
 
 
 def to_columns(points: Points, baseline: Row) -> dict[str, Column]:
     """Columns sorted by x: score in %, size and latency in % of the baseline, ms; what isn't finite is None.
 
-    Two rows at one x: the later one counts.
+    Two rows at one x: the later one counts. Where a timing was disturbed, the latency is None and stands in the columns
+    noisy, noisy_low and noisy_high instead, so that no line goes through it.
     """
     given = _as_columns(points)
     places = {x: i for i, cell in enumerate(given["x"]) if (x := _finite(cell)) is not None}
@@ -67,7 +69,19 @@ def to_columns(points: Points, baseline: Row) -> dict[str, Column]:
     measured = [given["measured"][i] is not False for i in rows] if "measured" in given else []
     if not all(measured):
         columns["measured"] = list(measured)
-    return columns
+    disturbed = [given["noisy"][i] is True for i in rows] if "noisy" in given else []
+    return _set_apart(columns, disturbed) if any(disturbed) else columns
+
+
+def _set_apart(columns: dict[str, Column], disturbed: Sequence[bool]) -> dict[str, Column]:
+    """The columns with the disturbed latencies in columns of their own."""
+    apart = dict(columns)
+    for edge in ("", "_low", "_high"):
+        if cells := columns.get(f"latency{edge}"):
+            told = list(zip(cells, disturbed, strict=True))
+            apart[f"latency{edge}"] = [None if noisy else cell for cell, noisy in told]
+            apart[f"noisy{edge}"] = [cell if noisy else None for cell, noisy in told]
+    return apart
 
 
 def _as_columns(points: Points) -> dict[str, list[float | bool | None]]:

@@ -73,6 +73,8 @@ function readingAt(columns, x, toPosition, tolerance) {
     const [a, b] = [cells[Math.max(next - 1, 0)], cells[next]];
     row[name] = exact ? b : a === null || b === null ? null : a + share * (b - a);
   }
+  row.disturbed = Number.isFinite(row.noisy) && exact;
+  if (row.disturbed) row.latency = row.noisy;
   return row;
 }
 
@@ -105,6 +107,7 @@ function line(columns, name, colour, zoomed) {
     y: columns[name],
     cliponaxis: zoomed, // a dot on the edge is shown whole
     mode: dots ? "lines+markers" : "lines",
+    connectgaps: name === "latency", // it goes on past timings that were disturbed
     line: { color: colour, width: name === "score" ? 3 : 2.5 },
     marker: {
       size: 5,
@@ -115,8 +118,35 @@ function line(columns, name, colour, zoomed) {
   };
 }
 
-function traces(columns, theme, zoomed) {
+/** Timings that were disturbed: off the line, each with its quartiles as a bar; what lies above the plot, at its top. */
+function noisy(columns, colour, top) {
+  const at = columns.x.map((_, i) => i).filter((i) => Number.isFinite(columns.noisy?.[i]));
+  if (!at.length) return [];
+  const inside = (cells) => at.map((i) => Math.min(cells?.[i] ?? columns.noisy[i], top));
+  const [y, low, high] = [columns.noisy, columns.noisy_low, columns.noisy_high].map(inside);
   return [
+    {
+      name: "noisy latency",
+      legendrank: SERIES.length + 1,
+      x: at.map((i) => columns.x[i]),
+      y,
+      customdata: at.map((i) => columns.noisy[i]),
+      mode: "markers",
+      cliponaxis: true,
+      marker: { size: 6, color: colour, symbol: "x-thin-open", line: { width: 1.5 } },
+      error_y: {
+        type: "data", symmetric: false, array: high.map((edge, i) => edge - y[i]), arrayminus: low.map((edge, i) => y[i] - edge),
+        color: colour, thickness: 1, width: 3,
+      },
+      opacity: 0.6,
+      hovertemplate: "%{customdata:.1f} %",
+    },
+  ];
+}
+
+function traces(columns, theme, zoomed, top) {
+  return [
+    ...noisy(columns, theme.latency, top),
     ...SERIES.flatMap((name) => band(columns, name, theme[name])),
     ...SERIES.map((name) => line(columns, name, theme[name], zoomed)),
   ];

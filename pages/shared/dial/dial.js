@@ -162,7 +162,7 @@ function draw(dial) {
   if (!zoomed) dial.top = ceiling(data.columns, dial.top);
   dial.drawn = drawn;
   dial.note.textContent = "";
-  const shown = hidden(dial) ? [] : traces(data.columns, theme, zoomed);
+  const shown = hidden(dial) ? [] : traces(data.columns, theme, zoomed, dial.top);
   const options = { displayModeBar: false, doubleClick: "reset", showTips: false };
   globalThis.Plotly.react(plot, shown, layout(data, theme, dial.top, scale, hidden(dial)), options);
   if (fresh) listen(dial);
@@ -262,7 +262,7 @@ function showReading(dial, reading) {
     write(small, words[name][1]);
   }
   const unknown = dial.data.progress || hidden(dial) ? "" : "not measured";
-  write(dial.how, about ? "≈ between two points" : !reading ? unknown : reading.measured ? "" : "simulated");
+  write(dial.how, about ? "≈ between two points" : !reading ? unknown : reading.disturbed ? "noisy timing" : reading.measured ? "" : "simulated");
   if (!reading) return "";
   return `${about ? "about " : ""}score ${words.score[0]}, size ${words.size[0]}, latency ${words.latency[0]} of baseline`;
 }
