@@ -40,7 +40,7 @@ MUTANTS = (
     Mutant("modelopt_core.quantize.tensor:Scheme._observed", "torch.cat([rows, -rows], dim=1)", "rows", QUANTIZE),
     Mutant("modelopt_core.quantize.tensor:Scheme._observed", "(self.levels - 1) / 2", "self.levels / 2", QUANTIZE),
     # ---- points
-    Mutant("modelopt_core.quantize.roundings:nearest", "c.levels - 1", "c.levels", QUANTIZE),
+    Mutant("modelopt_core.quantize.roundings:nearest", "c.levels - 1", "c.levels", DATA),
     Mutant("modelopt_core.quantize.roundings:stochastic", "c.weight / c.scale + c.zero_point + draw",
            "c.weight / c.scale + c.zero_point + 0.5", QUANTIZE),
     Mutant("modelopt_core.quantize.gptq:gptq", "left[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)",
