@@ -88,7 +88,7 @@ MUTANTS = (
     Mutant("modelopt_core.train:evaluate", "score / len(split)", "score / max(1, len(split) - 1)", TRAIN),
     Mutant("modelopt_core.train:_Best.offer", "(score, -loss) > (self.score, -self.loss)",
            "(score, loss) > (self.score, self.loss)", TRAIN),
-    Mutant("modelopt_core.train:reestimate_norms", "norm.reset_running_stats()", "None", TRAIN),
+    Mutant("modelopt_core.norms:reestimate_norms", "norm.reset_running_stats()", "None", TRAIN),
     Mutant("modelopt_core.augment:shift", "2 * pixels + 1", "2 * pixels", "tests/test_augment.py"),
     Mutant("modelopt_core.augment:speckle", "share / 2", "share", "tests/test_augment.py"),
     # ---- turns
