@@ -150,12 +150,14 @@ def test_nobody_stands_in_line_for_ever(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_neither_the_background_nor_what_costs_nothing_stands_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "SERVED", 0)
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.02)
     with turns.background(), turns.asking():
         assert turns.served()
         assert Store(costly=True).get("a", lambda: 1) == 1
+        assert turns._line == []
     with turns.asking():
         assert Store().get("a", lambda: 1) == 1
-    assert turns._line == []
+        assert turns._line == []
 
 
 def test_one_setting_is_measured_once_for_a_whole_class(monkeypatch: pytest.MonkeyPatch) -> None:
