@@ -11,9 +11,10 @@ from modelopt_core.ensemble import RULES, Ensemble
 from modelopt_core.errors import ModelOptError
 from modelopt_core.estimate import Estimate
 from modelopt_core.events import Progress
-from modelopt_core.export import export_onnx, export_safetensors
+from modelopt_core.export import export_safetensors
 from modelopt_core.finetune import Finetune
 from modelopt_core.fuse import MERGES, Fuse
+from modelopt_core.handout import export_onnx
 from modelopt_core.layers import layers
 from modelopt_core.measure import Comparison, Measurement, Predictions, compare, measure, predictions
 from modelopt_core.parts import part

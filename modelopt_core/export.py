@@ -23,7 +23,6 @@ from modelopt_core import atomic
 from modelopt_core.composite import Composite
 from modelopt_core.errors import ModelOptError
 from modelopt_core.spec import spec_of
-from modelopt_core.workload import Workload
 
 OPSET = 17  # per-axis DequantizeLinear needs 13; 17 is what ONNX Runtime since 1.12 reads
 KEPT_TEMPLATES = 64  # graphs without weights: a few kilobytes each
@@ -34,16 +33,11 @@ _exporter = threading.RLock()  # torch.onnx keeps its settings in globals, warni
 
 
 def onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
-    """The model as a serialised ONNX graph: `inputs` (batch, *shape) -> `logits` (batch, K), batch free.
+    """The model in floats as a serialised ONNX graph: `inputs` (batch, *shape) -> `logits` (batch, K), batch free.
 
     example: (1, *shape). ModelOptError when torch cannot trace the model or ONNX has no word for one of its operators.
     """
     return bytes(onnx_graph(model, example).SerializeToString())
-
-
-def export_onnx(model: nn.Module, workload: Workload, path: str | Path) -> Path:
-    """Write the model to `path` as ONNX; the old file stays whole until the new one is."""
-    return atomic.write(path, onnx_bytes(model, workload.example))
 
 
 def safetensors_bytes(model: nn.Module) -> bytes:

@@ -157,6 +157,14 @@ class _Lowered:
     careful: bool
 
 
+def graph_that_runs(model: nn.Module, workload: Workload) -> onnx.ModelProto:
+    """The very graph that `compile` gives to ONNX Runtime. ModelOptError for a model that has none."""
+    if isinstance(model, Composite) and model.skips and model.has_graph:
+        fed = [(member, model.feeds(at, workload)) for at, member in enumerate(model.members)]
+        return model.graph([_lowered(member, given).graph for member, given in fed])
+    return _lowered(model, workload).graph
+
+
 def _lowered(model: nn.Module, workload: Workload) -> _Lowered:
     """On integers if any layer can, else in float32."""
     graph = export.onnx_graph(model, workload.example)

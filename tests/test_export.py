@@ -155,7 +155,7 @@ def test_what_cannot_be_exported_says_so_and_names_the_way_out() -> None:
 def test_a_file_that_the_checker_accepts(tmp_path: Path) -> None:
     workload = mo.workload("digits")
     model = build(SPECS[1])
-    path = export.export_onnx(model, workload, tmp_path / "model.onnx")
+    path = mo.export_onnx(model, workload, tmp_path / "model.onnx")
     onnx.checker.check_model(str(path), full_check=True)
     inputs = workload.val.inputs[:9]
     torch.testing.assert_close(says(path.read_bytes(), inputs), model(inputs))

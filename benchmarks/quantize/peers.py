@@ -114,7 +114,7 @@ def static(model: nn.Module, w: mo.Workload) -> onnx.ModelProto:
 
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, done = (Path(folder) / name for name in ("plain.onnx", "ready.onnx", "done.onnx"))
-        mo.export_onnx(model, w, plain)
+        mo.export_onnx(model, w, plain, precision="float")
         quant_pre_process(str(plain), str(ready))
         ort.quantize_static(
             str(ready), str(done), Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=True,

@@ -7,13 +7,17 @@ from functools import partial
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core import codec, export
+from modelopt_core import codec, export, handout
 from pages.shared.say import plain
 from pages.shared.trial import Trial
 
 KINDS = (
     (".mopt", "The compact file whose bytes are counted, with its recipe and score in it; mo.load reads it."),
-    (".onnx", "A graph for other programs, each weight as the float that it stands for."),
+    (".onnx", "The very graph that ONNX Runtime ran here, with integers where integer kernels ran."),
+    (
+        "-float.onnx",
+        "The same network in floats, for programs that know no integers.",
+    ),
     (".safetensors", "The weights as floats, for a program that has the architecture itself."),
 )
 
@@ -23,7 +27,7 @@ def row(trial: Trial) -> None:
     name = f"{trial.subject}-{trial.step.name}".lower().replace(" ", "")
     with st.container(horizontal=True, gap="small"):
         for kind, about in KINDS:
-            st.download_button(plain(kind), partial(contents, trial, kind), f"{name}{kind}",
+            st.download_button(plain(kind.removeprefix("-")), partial(contents, trial, kind), f"{name}{kind}",
                                "application/octet-stream", icon=":material/download:", on_click="ignore",
                                key=f"download{kind}", help=plain(about))  # fmt: skip
 
@@ -31,8 +35,8 @@ def row(trial: Trial) -> None:
 def contents(trial: Trial, kind: str) -> bytes:
     """The bytes of the file. ModelOptError where the format has no word for the model."""
     model, here = trial.after, trial.bench
-    if kind == ".onnx":
-        return export.onnx_bytes(model, here.workload.example)
+    if kind.endswith(".onnx"):
+        return handout.onnx_file(model, here.workload, "as_run" if kind == ".onnx" else "float")
     if kind == ".safetensors":
         return export.safetensors_bytes(model)
     note = mo.provenance(
