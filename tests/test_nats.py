@@ -178,3 +178,16 @@ def test_a_teacher_that_rules_a_class_out_teaches(loss):
     w = mo.workload("digits")
     student = mo.Distill(student="mlp", loss=loss, alpha=0.5, epochs=1).apply(masked("cnn"), w)
     assert all(torch.isfinite(p).all() for p in student.parameters())
+
+
+@pytest.mark.parametrize("impossible", [0, 3])
+def test_a_pipeline_of_networks_that_rule_a_class_out(impossible):
+    """What was said before is looked up by classes, also where the first example's are not all possible."""
+    w = mo.workload("digits")
+    pool = [masked("mlp", impossible), mo.baseline("digits", "cnn")]
+    whole = mo.Pipeline(threshold=0.9).apply(pool, w)
+    found = mo.predictions(whole, w).outputs.logits
+    with torch.no_grad():
+        torch.testing.assert_close(found, whole(w.val.inputs), atol=1e-3, rtol=1e-3)
+    assert not found.isnan().any()
+    assert mo.predictions(whole, w).scores.mean() > 0.85

@@ -127,7 +127,8 @@ class Kept(Source):
 
     def __init__(self, plan: Plan, said: Tensor) -> None:
         self.said, self.places, self.ways = said, {part: i for i, part in enumerate(plan.parts)}, plan.ways
-        self.widths = torch.isfinite(said[:, 0]).sum(dim=1).tolist()
+        possible = (said > -torch.inf).any(dim=1)  # (P, k): a network of its own may rule out a class, not the last
+        self.widths = (possible * torch.arange(1, said.shape[2] + 1)).amax(dim=1).tolist()
         models, n = 1 + max(m for stage in plan.stages for m in stage.members), said.shape[1]
         self.ran, self.way = torch.zeros(models, n), torch.zeros(n, dtype=torch.int64)
 
