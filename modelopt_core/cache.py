@@ -18,6 +18,10 @@ SMALL = 4096  # bytes of a measurement with its key, and of whatever else has no
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
+class Unkept(str):
+    """Text that stands for something that may change unseen; nothing is kept under a key that has it."""
+
+
 @dataclass(eq=False)
 class _Making:
     """A value on its way, and whose turn it is to make it. made: it is there; over: nothing comes any more."""
@@ -50,10 +54,14 @@ class Store:
         size_bytes: Callable[[T], int] = lambda _: SMALL,
         valid: Callable[[T], bool] = lambda _: True,
     ) -> T:
-        """The value under `key`, made by `make` when it is not there (or no longer `valid`).
+        """The value under `key`, made by `make` when it is not there (or no longer `valid`), or each time if `Unkept`.
 
         Two threads that want one key wait for one computation; a `make` that raises leaves nothing behind.
         """
+        if _unkept(key):
+            if self.costly:
+                turns.line_up()
+            return make()
         while True:
             if (found := self.peek(key)) is not None and valid(found):
                 return found
@@ -110,6 +118,8 @@ class Store:
         return len(self._items)
 
     def _put(self, key: object, value: object, size: int) -> None:
+        if _unkept(key):
+            return
         with self._lock:
             if key in self._items:
                 self.size_bytes -= self._items.pop(key)[1]
@@ -125,6 +135,10 @@ class Store:
 def stores() -> list[Store]:
     """Every store of the process: together they hold no more than the sum of their `max_bytes`."""
     return [*_stores]
+
+
+def _unkept(key: object) -> bool:
+    return isinstance(key, Unkept) or (isinstance(key, tuple) and any(map(_unkept, key)))
 
 
 STORE = Store(costly=True)

@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from modelopt_core import sound
 from modelopt_core.errors import ModelOptError
 from modelopt_core.registry import Registry
 from modelopt_core.spec import Composition, spec_of
@@ -104,6 +105,13 @@ def compose(kind: str, members: Sequence[nn.Module], **arguments: str | int) -> 
     return whole.eval()
 
 
+def shares(weights: Sequence[float]) -> Tensor:
+    """Weights ≥ 0 as float64 (M,) that sum to 1, however large or small they are."""
+    scaled = torch.tensor(weights, dtype=torch.float64)
+    scaled = scaled / scaled.max()
+    return scaled / scaled.sum()
+
+
 def classes(models: Sequence[nn.Module], example: Tensor, step: str) -> int:
     """K, the same for all models; ModelOptError for fewer than two models and for models that don't fit together.
 
@@ -111,10 +119,10 @@ def classes(models: Sequence[nn.Module], example: Tensor, step: str) -> int:
     """
     if len(models) < 2:
         raise ModelOptError(f"{step} needs at least 2 models, the pool has {len(models)}; add another to the pool")
-    found = [
-        put_out(model, example, f"model {at} of {step}", "choose models of one workload").shape[-1]
-        for at, model in enumerate(models, start=1)
-    ]
+    found = []
+    for at, model in enumerate(models, start=1):
+        said = put_out(model, example, f"model {at} of {step}", "choose models of one workload")
+        found.append(sound.answers(said, example, f"model {at} of {step}").shape[-1])
     if len(set(found)) > 1:
         told = ", ".join(map(str, found))
         raise ModelOptError(f"the models of {step} answer with {told} classes; choose models of one workload")
@@ -128,8 +136,8 @@ def put_out(model: nn.Module, example: Tensor, who: str, remedy: str) -> Tensor:
     """
     try:
         with torch.no_grad():
-            made: Tensor = model(example)
+            made = model(example)
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).split("\n")[0][:100]
         raise ModelOptError(f"{who} does not take inputs {tuple(example.shape[1:])} ({reason}); {remedy}") from None
-    return made
+    return sound.one_tensor(made, who)

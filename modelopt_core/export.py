@@ -7,7 +7,6 @@ with weights: the initializers carry the names of the state dict.
 
 from __future__ import annotations
 
-import copy
 import io
 import threading
 import warnings
@@ -19,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import atomic
+from modelopt_core import atomic, grid, identity, sound
 from modelopt_core.composite import Composite
 from modelopt_core.errors import ModelOptError
 from modelopt_core.spec import spec_of
@@ -51,6 +50,7 @@ def export_safetensors(model: nn.Module, path: str | Path) -> Path:
 
     Another program reads them with `safetensors.torch.load_file` and needs the architecture's own code to use them.
     """
+    sound.check(model)
     return atomic.write(path, safetensors_bytes(model))
 
 
@@ -64,10 +64,10 @@ def onnx_graph(model: nn.Module, example: Tensor) -> onnx.ModelProto:
             )
         return model.graph([onnx_graph(member, model.taken(i, example)) for i, member in enumerate(model.members)])
     spec = spec_of(model)
-    if spec is None or _has_hooks(model):
+    if spec is None or _has_hooks(model) or identity.unstable(model):
         return _filled(_trace(model, example), model)
-    shapes = tuple((name, *tensor.shape) for name, tensor in model.state_dict().items())
-    key = (spec, repr(model), shapes, example.shape[1:], example.dtype)
+    form = tuple((place, text) for place, text in identity.form(model).items() if not beside(place))
+    key = (spec, form, example.shape[1:], example.dtype)
     with _exporter:
         template = _templates.pop(key, None) or _trace(model, example)
         _templates[key] = template  # the last is the most recently used
@@ -81,10 +81,15 @@ def _has_hooks(model: nn.Module) -> bool:
     return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+def beside(place: str) -> bool:
+    """Is this noted for other readers than the network itself?"""
+    return ".aside" in f".{place}" or grid.NOTED.search(place) is not None
+
+
 def _trace(model: nn.Module, example: Tensor) -> onnx.ModelProto:
     """The graph of the model in eval mode; the initializers named as in its state dict have no data."""
     try:
-        twin = copy.deepcopy(model).cpu().eval()
+        twin = identity.copied(model).cpu()
         names = set(twin.state_dict())
         with torch.no_grad():
             for k, tensor in enumerate(twin.state_dict().values()):
@@ -111,6 +116,10 @@ def _trace(model: nn.Module, example: Tensor) -> onnx.ModelProto:
             f"cannot export {type(model).__name__} to ONNX ({reason}); runtime='eager' runs it as it is"
         ) from error
     graph = onnx.load_model_from_string(buffer.getvalue())
+    if (count := len(graph.graph.output)) != 1:
+        raise ModelOptError(
+            f"{type(model).__name__} puts out {count} tensors; a model answers with one of shape (n, K)"
+        )
     for initializer in graph.graph.initializer:
         if initializer.name in names:
             initializer.ClearField("raw_data")

@@ -7,10 +7,13 @@ integer graph needs them. A weight that was changed afterwards no longer lies on
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+NOTED = re.compile(r"(weight|bias|input)_(points|scale|zero_point|group|levels)$")  # what `attach` adds to a module
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from modelopt_core import atomic
+from modelopt_core import atomic, sound
 from modelopt_core.errors import unknown
 from modelopt_core.export import onnx_bytes
 from modelopt_core.runtime import graph_that_runs
@@ -22,8 +22,11 @@ def onnx_file(model: nn.Module, workload: Workload, precision: str = "as_run") -
     integer kernels run; its 4-bit layers are ONNX Runtime's own operator. "float" has each weight as the float that it
     stands for, for programs that know no integers. A session that leaves out the optimizer `WeightBiasQuantization`
     gives bit by bit what `predictions` has, on processors whose int8 sums do not saturate (x86 with VNNI, ARM).
-    ModelOptError when torch cannot trace the model or ONNX has no word for one of its operators.
+    ModelOptError when torch cannot trace the model or ONNX has no word for one of its operators, for weights that
+    are not finite, and for answers that are no numbers (n, K).
     """
+    sound.check(model)
+    sound.answering(model, workload)
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     if precision == "float":

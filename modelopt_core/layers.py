@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from modelopt_core import identity, sound
 from modelopt_core.channels import CONVOLUTIONS
 from modelopt_core.composite import Composite
 from modelopt_core.errors import ModelOptError
@@ -60,7 +61,8 @@ def _attention_macs(layer: nn.MultiheadAttention, query: Tensor, key: Tensor, va
 
 def layers(model: nn.Module, example: Tensor) -> list[Layer]:
     """The layers that hold weights, in order of definition. example: one input (1, *shape)."""
-    macs = _macs_by_layer(model, example)
+    sound.check(model)
+    macs = _macs_by_layer(identity.apart(model), example)
     rows = []
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
@@ -87,6 +89,7 @@ def layers(model: nn.Module, example: Tensor) -> list[Layer]:
 
 def macs(model: nn.Module, example: Tensor) -> int:
     """Multiply–accumulates of one forward pass on one example, of convolutions and linear layers."""
+    model = identity.apart(model)
     try:
         return sum(_macs_by_layer(model, example).values())
     except ModelOptError:  # no static graph: let PyTorch count what really runs

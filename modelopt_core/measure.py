@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import codec, heldout, identity, timing
+from modelopt_core import codec, heldout, identity, sound, timing
 from modelopt_core.cache import STORE, Store
 from modelopt_core.composite import Composite
 from modelopt_core.estimate import Estimate, Flips, difference, mcnemar, mean_interval
@@ -95,10 +95,11 @@ def predictions(
     """What the model says about a split, computed once per model, data, split, runtime and device.
 
     For a composite it is arithmetic on what its parts say. Of a model that was fitted on val, what it has learned there
-    by heart is taken back.
+    by heart is taken back. ModelOptError for weights that are not finite, and for answers that are no (n, K) numbers.
     """
 
     def make() -> Predictions:
+        sound.check(model, bare=True)
         if isinstance(model, Composite) and model.arithmetic:
             parts = [predictions(part, workload, split, runtime=runtime, device=device) for part in model.parts]
             label = " and ".join(dict.fromkeys(part.compiled for part in parts))
@@ -129,7 +130,8 @@ def stacked(
 
 def predicted(logits: Tensor, workload: Workload, split: str, label: str, integer: bool) -> Predictions:
     """What these logits (n, K) mean on a split of the workload."""
-    outputs, targets = Outputs(logits), workload.split(split).targets
+    examples = workload.split(split)
+    outputs, targets = Outputs(sound.answers(logits, examples.inputs, "the model", workload.widths)), examples.targets
     scores, confidence = workload.example_scores(outputs, targets), workload.confidence(outputs)
     return Predictions(outputs, workload.decode(outputs), scores, confidence, label, integer)
 
@@ -185,6 +187,7 @@ def _key(
 def _measure(
     model: nn.Module, reference: nn.Module, workload: Workload, split: str, runtime: str, device: str
 ) -> Measurement:
+    sound.check(model)
     said = predictions(model, workload, split, runtime=runtime, device=device)
     parameters = sum(p.numel() for p in model.parameters())
     nonzero = sum(int(torch.count_nonzero(p)) for p in model.parameters())

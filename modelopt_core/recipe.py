@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from modelopt_core import turns
+from modelopt_core import sound, turns
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Progress, Report, silent
 from modelopt_core.measure import Measurement, measure
@@ -56,6 +56,7 @@ def run(
     A Transform is applied to each model of the pool, a Combine makes the pool one. The stages begin with the baselines;
     each is also reported as it comes. The pool's models are left as they were.
     """
+    sound.pool(pool, "run")
     if not pool:
         raise ModelOptError("a recipe needs at least one model to start from; the pool is empty")
     stages: list[Stage] = []
@@ -89,8 +90,12 @@ def curve(
 
     field: a numeric field of the step that has a Knob. Between points the thread lets others go first (see turns.py).
     """
+    if not isinstance(step, Transform):
+        raise ModelOptError(f"a curve is of a step that changes one model, {step.name} makes one of several; use run")
+    values = type(step).knob(field).values(points)
+    sound.check(model, "the model of curve")
     whole = type(step).model_fields[field].annotation is int
-    for value in type(step).knob(field).values(points):
+    for value in values:
         turns.pause()
         setting = step.changed(**{field: int(value) if whole else value})
         small = setting.apply(model, workload, seed=seed)

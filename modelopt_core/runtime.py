@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from modelopt_core import export, int4, int8, turns
+from modelopt_core import export, identity, int4, int8, sound, turns
 from modelopt_core.composite import Composite
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.workload import Workload
@@ -59,8 +58,9 @@ def compile(
     runtime: "onnx" (ONNX Runtime on the CPU) or "eager" (PyTorch on any device that it finds here).
     A convolution or linear layer whose weight lies on an 8-bit grid runs on integers under "onnx", its activation
     ranges taken from train examples; so does a linear layer on a 4-bit grid, its inputs rounded as they come.
-    ModelOptError for a runtime or device that is not there.
+    ModelOptError for a runtime or device that is not there, and for weights and answers that are no numbers (sound.py).
     """
+    sound.check(model, bare=True)
     if runtime not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
@@ -75,13 +75,14 @@ def compile(
             return joined(model, workload, threads)(model)
         fed = [(member, model.feeds(at, workload)) for at, member in enumerate(model.members)]
         return branching(model, [compile(member, given, runtime, threads, device) for member, given in fed])
-    return _eager(model, threads, device) if runtime == "eager" else _onnx(model, workload, threads)
+    ready = _eager(model, threads, device) if runtime == "eager" else _onnx(model, workload, threads)
+    sound.answers(ready(workload.example), workload.example, sound.name_of(model))
+    return ready
 
 
 def branching(model: Composite, calls: Sequence[Compiled]) -> Compiled:
     """A composite whose members are ready to run: Python chooses between them."""
     first, labels = calls[0], dict.fromkeys(call.label for call in calls)
-
     return Compiled(
         partial(model.run, calls),
         first.runtime,
@@ -120,12 +121,12 @@ def predict(compiled: Compiled, inputs: Tensor, threads: int = 2, batch: int = P
 
 def _eager(model: nn.Module, threads: int, device: str) -> Compiled:
     """PyTorch on a copy of the model in eval mode; a call returns when the device has finished."""
-    there = copy.deepcopy(model).eval().to(device)
+    there = identity.copied(model).to(device)
 
     def run(inputs: Tensor) -> Tensor:
         with torch.no_grad(), _torch_threads(threads):
-            logits: Tensor = there(inputs.to(device))
-            return logits.cpu()  # waits for the device
+            logits = there(inputs.to(device))
+            return sound.one_tensor(logits, sound.name_of(model)).cpu()  # waits for the device
 
     label = f"PyTorch eager float32{'' if device == 'cpu' else f' on {device}'}"
     size = sum(t.nbytes for t in [*there.parameters(), *there.buffers()])

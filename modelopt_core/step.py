@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from modelopt_core import aside, identity
+from modelopt_core import aside, identity, sound
 from modelopt_core.cache import STORE
 from modelopt_core.events import Note, NotesApart, Report, silent
 from modelopt_core.fields import Fields
@@ -54,6 +54,31 @@ class Step(Fields):
         keys = [identity.key(model) for model in models]
         return identity.digest(*keys, recipe, workload.data_hash, seed, identity.CODE_VERSION)
 
+    def _kept(
+        self,
+        models: Sequence[nn.Module],
+        workload: Workload,
+        make: Callable[[torch.Generator, Report], nn.Module],
+        seed: int,
+        report: Report,
+    ) -> nn.Module:
+        """The result of these models, made if it is not at hand; its notes are reported in either case."""
+        key = self.key(models, workload, seed)
+
+        def stamped() -> nn.Module:
+            heard = NotesApart(report)
+            with torch.no_grad():
+                result = make(torch.Generator().manual_seed(seed), heard)
+            result.__dict__["notes"] = tuple(heard.notes)
+            identity.stamp(result.eval(), key)
+            sound.made(result, self.name, models)
+            return result
+
+        result = STORE.get(("model", key), stamped, _size_bytes, identity.intact)
+        for note in result.__dict__.get("notes", ()):
+            report(note)
+        return result
+
 
 class Transform(Step):
     """A step from one model to another."""
@@ -63,12 +88,15 @@ class Transform(Step):
 
         Results are kept: the same step on the same model is not computed twice. Treat the result as read-only, or copy
         it; one that was written to is noticed and made again. Notes are reported every time, with a kept result too.
+        ModelOptError where the model, or what would come out, holds numbers that are not finite.
         """
+        sound.check(model, f"the model of {self.name}")
+        sound.answering(model, workload)
 
         def make(generator: torch.Generator, heard: Report) -> nn.Module:
             return self.transform(identity.clone(model), workload, generator, heard)
 
-        return _kept(self.key([model], workload, seed), make, seed, report)
+        return self._kept([model], workload, make, seed, report)
 
     @abstractmethod
     def transform(self, model: nn.Module, workload: Workload, generator: torch.Generator, report: Report) -> nn.Module:
@@ -88,27 +116,12 @@ class Combine(Step):
         self, models: Sequence[nn.Module], workload: Workload, *, seed: int = 0, report: Report = silent
     ) -> nn.Module:
         """One new model in eval mode; the pool is bit-identical to before. Kept and seeded as a Transform's result."""
+        sound.pool(models, self.name)
 
         def make(generator: torch.Generator, heard: Report) -> nn.Module:
             return self.combine([identity.clone(model) for model in models], workload, generator, heard)
 
-        return _kept(self.key(models, workload, seed), make, seed, report)
-
-
-def _kept(key: str, make: Callable[[torch.Generator, Report], nn.Module], seed: int, report: Report) -> nn.Module:
-    """The result with this key, made if it is not at hand; its notes are reported in either case."""
-
-    def stamped() -> nn.Module:
-        heard = NotesApart(report)
-        with torch.no_grad():
-            result = make(torch.Generator().manual_seed(seed), heard)
-        result.__dict__["notes"] = tuple(heard.notes)
-        return identity.stamp(result.eval(), key)
-
-    result = STORE.get(("model", key), stamped, _size_bytes, identity.intact)
-    for note in result.__dict__.get("notes", ()):
-        report(note)
-    return result
+        return self._kept(models, workload, make, seed, report)
 
 
 def keep(model: nn.Module, key: str, notes: Sequence[Note] = ()) -> None:

@@ -22,6 +22,7 @@ from modelopt_core.registry import Registry
 from modelopt_core.subtask import Subtask
 
 SPLITS = ("train", "val", "test")
+BOX = 3  # numbers of one, see boxes.py
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Scatter = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
@@ -117,6 +118,11 @@ class Workload(ABC):
         """(1, *shape): one input, for tracing and for latency."""
         return self.train.inputs[:1]
 
+    @property
+    def widths(self) -> frozenset[int]:
+        """Of how many numbers a model's answer to one input may be; empty: any."""
+        return frozenset()
+
     def split(self, name: str) -> Split:
         """One of the three splits by name."""
         if name not in SPLITS:
@@ -154,6 +160,27 @@ class Workload(ABC):
 @dataclass(frozen=True, eq=False)
 class Classification(Workload):
     """One label of K per example; the metric is accuracy."""
+
+    def __post_init__(self) -> None:
+        for name in SPLITS:
+            targets = self.split(name).targets
+            wrong = ~((targets >= 0) & (targets < len(self.labels)) & (targets == targets.round()))
+            if wrong.any():
+                at = int(wrong.flatten().nonzero()[0])
+                raise ModelOptError(
+                    f"{name} of {self.name} has the label {targets.flatten()[at].item():g} at place {at}; its "
+                    f"{len(self.labels)} classes are 0 to {len(self.labels) - 1}"
+                )
+
+    @property
+    def widths(self) -> frozenset[int]:
+        """Its classes, or what a stage of a pipeline answers with."""
+        found = {len(self.labels)}
+        for task in self.subtasks:
+            found |= {len(task.labels), *map(len, task.groups)} - {0}
+            if task.kind == "map":
+                found |= {self.example.numel(), BOX}
+        return frozenset(found)
 
     def decode(self, outputs: Outputs) -> Tensor:
         """(N,) class indices."""

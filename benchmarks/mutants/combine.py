@@ -96,7 +96,7 @@ MUTANTS = (
     Mutant("modelopt_core.fuse.merges:MergeContext.moved", "self.scale * change", "change", FUSE),
     Mutant("modelopt_core.fuse.align:align", "(first @ second.T).numpy()", "(second @ first.T).numpy()", FUSE),
     Mutant("modelopt_core.fuse.align:_permute", "member.places[order]", "member.places[order.argsort()]", FUSE),
-    Mutant("modelopt_core.fuse.melt:merged", "sum(weights)", "1", FUSE),
+    Mutant("modelopt_core.composite:shares", "scaled.sum()", "1", FUSE),
     Mutant("modelopt_core.fuse.path:barrier", "(1 - spot.t) * first", "first", FUSE),
     Mutant("modelopt_core.fuse.path:path", "(1 - t, t)", "(t, 1 - t)", FUSE),
     # ---- heads that are solved for

@@ -2,6 +2,7 @@
 
 from benchmarks.mutants.trial import Mutant
 
+CONTENTS = "tests/test_identity_contents.py"
 ESTIMATE, IDENTITY, CACHE = "tests/test_estimate.py", "tests/test_identity.py", "tests/test_cache.py"
 MEASURE, LAYERS, TRAIN, STEP = (
     "tests/test_measure.py",
@@ -37,17 +38,21 @@ MUTANTS = (
     Mutant("modelopt_core.estimate:verdict", "delta > 0", "delta >= 1", ESTIMATE),
     Mutant("modelopt_core.estimate:difference", "np.square(change).sum() + 1", "np.square(change).sum()", ESTIMATE),
     # ---- who a model is, and what is kept
-    Mutant("modelopt_core.identity:key", "[*model.named_parameters(), *model.named_buffers()]",
-           "[*model.named_parameters()]", IDENTITY, "buffers in the key"),
-    Mutant("modelopt_core.identity:key", "[*model.named_parameters(), *model.named_buffers()]",
-           "[*model.state_dict().items()]", IDENTITY, "buffers in the key"),
-    Mutant("modelopt_core.identity:key", "noted[1] == _fingerprint(model)", "True", IDENTITY),
-    Mutant("modelopt_core.identity:_fingerprint", "[*model.parameters(), *model.buffers()]", "[*model.parameters()]",
-           IDENTITY, "buffers in the key"),
-    Mutant("modelopt_core.identity:_fingerprint", "t._version", "0", IDENTITY),
+    Mutant("modelopt_core.contents:_of_module", "name in ASIDE or name in traced",
+           "name in ASIDE or name in traced or name == '_buffers'", IDENTITY, "buffers in the key"),
+    Mutant("modelopt_core.contents:_tensor", "hashlib.sha256(data).hexdigest()",
+           "isinstance(tensor, nn.Parameter) and hashlib.sha256(data).hexdigest()", IDENTITY, "buffers in the key"),
+    Mutant("modelopt_core.contents:Watch._add", "self.tensors.append((value, _state(value)))",
+           "isinstance(value, nn.Parameter) and self.tensors.append((value, _state(value)))", CONTENTS,
+           "buffers in the key"),
+    Mutant("modelopt_core.identity:intact", "noted.watch.holds()", "True", IDENTITY),
+    Mutant("modelopt_core.contents:_state", "tensor._version", "0", IDENTITY),
+    Mutant("modelopt_core.contents:Watch.holds", "mapping.get(name, EMPTY) is not value", "False", CONTENTS),
+    Mutant("modelopt_core.contents:Watch.holds", "any(self.empty)", "False", CONTENTS),
     Mutant("modelopt_core.identity:digest", "'\\x1f'.join(str(part) for part in parts)",
            "''.join(str(part) for part in parts)", IDENTITY),
-    Mutant("modelopt_core.identity:clone", "copy.deepcopy(model).eval()", "copy.deepcopy(model)", IDENTITY),
+    Mutant("modelopt_core.identity:copied", "copy.deepcopy(model, memo).eval()",
+           "copy.deepcopy(model, memo)", IDENTITY),
     Mutant("modelopt_core.cache:Store.peek", "self._items.move_to_end(key)", "None", CACHE),
     Mutant("modelopt_core.cache:Store._put", "self._items.popitem(last=False)", "self._items.popitem()", CACHE),
     Mutant("modelopt_core.cache:Store._put", "size > self.max_bytes", "size >= self.max_bytes", CACHE),

@@ -206,17 +206,17 @@ class Cascade(Combine):
 
     def offered(self, models: Sequence[nn.Module], workload: Workload) -> tuple[str, ...]:
         """What `exits` may name for these models: layers of the last, or `inputs`; its own where it has exits."""
-        if isinstance(models[-1], Exits):
-            return models[-1].layers
-        return tuple(place.layer for place in places(models[-1], workload.example))
+        model = _last(models)
+        return model.layers if isinstance(model, Exits) else tuple(p.layer for p in places(model, workload.example))
 
     def ways(self, models: Sequence[nn.Module], workload: Workload) -> int:
         """How many stages these models give: themselves, or the exits of the last and its end."""
         if self.stages == "models":
             return len(models)
-        if isinstance(models[-1], Exits):
-            return len(models[-1].members)
-        return len(chosen(places(models[-1], workload.example), self.exits, models[-1])) + 1
+        model = _last(models)
+        if isinstance(model, Exits):
+            return len(model.members)
+        return len(chosen(places(model, workload.example), self.exits, model)) + 1
 
     def temperatures(self, models: Sequence[nn.Module], workload: Workload) -> tuple[float, ...]:
         """(S,): fitted on val, or 1."""
@@ -246,14 +246,15 @@ class Cascade(Combine):
 
     def _left_early(self, models: Sequence[nn.Module], workload: Workload, seed: int, report: Report) -> nn.Module:
         """Stages that share their work: exits from the last model."""
+        model = _last(models)
         if self == self.lasting:
-            whole = self._branched(models[-1], workload, seed, report)
+            whole = self._branched(model, workload, seed, report)
         else:
             found = self.lasting.apply(models, workload, seed=seed, report=report)
             assert isinstance(found, Exits)
             whole = again(found, (), self.confidence)
         made = (self.epochs, self.hidden, self.lr, self.frozen, seed) if self.epochs else ()
-        key = identity.digest(identity.key(models[-1]), workload.data_hash, *made)
+        key = identity.digest(identity.key(model), workload.data_hash, *made)
         limits = self.limits(len(whole.members))
         return settled(whole, key, limits, self.temperatures(whole.parts, workload))
 
@@ -269,3 +270,10 @@ class Cascade(Combine):
             return whole
         stays = self.frozen
         return trained(whole, workload, epochs=self.epochs, lr=self.lr, seed=seed, report=report, stays=stays)
+
+
+def _last(models: Sequence[nn.Module]) -> nn.Module:
+    """The model that exits are made in."""
+    if not models:
+        raise ModelOptError("Cascade needs a model to make exits in, the pool has none; add one to the pool")
+    return models[-1]

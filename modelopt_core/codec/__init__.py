@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from modelopt_core import activations, atomic, grid
+from modelopt_core import activations, atomic, grid, identity, sound
 from modelopt_core.codec import header, tensors
 from modelopt_core.codec.stream import SLOW, Damaged, FileError, Reader, varint
+from modelopt_core.contents import FROZEN
 from modelopt_core.errors import ModelOptError
-from modelopt_core.export import safetensors_bytes
+from modelopt_core.export import beside, safetensors_bytes
 from modelopt_core.models import build
 from modelopt_core.spec import spec_of
 
@@ -109,16 +110,33 @@ def save(
 ) -> Path:
     """Write the model to `path`, read back from memory first; the old file stays whole until the new one is.
 
-    note, adaptive: see `encode`.
+    note, adaptive: see `encode`. ModelOptError where the file could not hold all of it, or holds what is not finite.
     """
     data = encode(model, note, adaptive=adaptive)
-    try:
-        same, reason = _same_bits(model.state_dict(), decode(data).state_dict()), "its layers changed"
-    except FileError as error:
-        same, reason = False, str(error.__cause__).split("\n")[0][:200]
-    if not same:
+    sound.check(model)
+    if reason := lost(model, data):
         raise ModelOptError(f"{type(model).__name__} cannot be built again from its spec ({reason}); {INSTEAD}")
     return atomic.write(path, data)
+
+
+def lost(model: nn.Module, data: bytes, frozen: bool = False) -> str:
+    """What of the model is not in its file, in words; empty where all is. frozen: which parameters are, counts."""
+    try:
+        again = decode(data)
+    except FileError as error:
+        return str(error.__cause__).split("\n")[0][:200]
+    if not _same_bits(model.state_dict(), again.state_dict()):
+        return "its layers changed"
+    if why := identity.unstable(model):
+        return why
+    forms = [{place: text for place, text in identity.form(one).items() if not beside(place)} for one in (model, again)]
+    if not frozen:
+        forms = [{place: text.removesuffix(FROZEN) for place, text in one.items()} for one in forms]
+    changed = sorted(place for place in {**forms[0], **forms[1]} if forms[0].get(place) != forms[1].get(place))
+    if not changed:
+        return ""
+    was, now = (form.get(changed[0], "absent")[:80] for form in forms)
+    return f"{changed[0].replace('_modules.', '')} is {was}, and {now} in a file"
 
 
 def load(path: str | Path) -> nn.Module:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, fx, nn
 
 from modelopt_core import checks
-from modelopt_core.composite import COMPOSITES, Composite, classes, compose
+from modelopt_core.composite import COMPOSITES, Composite, classes, compose, shares
 from modelopt_core.ensemble.rules import RULES
 from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Report
@@ -74,6 +74,5 @@ class Ensemble(Combine):
             )
         asked = [at for at, weight in enumerate(weights) if weight > 0]
         whole = compose("ensemble", [models[at] for at in asked], rule=self.rule)
-        shares = torch.tensor([weights[at] for at in asked], dtype=torch.float64)
-        whole.get_buffer("weights").copy_(shares / shares.sum())
+        whole.get_buffer("weights").copy_(shares([weights[at] for at in asked]))
         return whole

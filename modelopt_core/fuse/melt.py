@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modelopt_core import identity
 from modelopt_core.cache import STORE
+from modelopt_core.composite import shares
 from modelopt_core.errors import ModelOptError
 from modelopt_core.fuse.align import align
 from modelopt_core.fuse.merges import MERGES, MergeContext
@@ -37,12 +38,12 @@ def merged(
     if base is None and len(models) == 1:
         return whole
     states = [model.state_dict() for model in models]
-    shares, origin = torch.tensor(weights, dtype=torch.float32) / sum(weights), base.state_dict() if base else {}
+    given, origin = shares(weights).float(), base.state_dict() if base else {}
     state: dict[str, Tensor] = {}
     for name, tensor in states[0].items():
         if tensor.is_floating_point():
             stacked = torch.stack([other[name] for other in states])
-            state[name] = merge(MergeContext(stacked, shares, origin.get(name), scale, density))
+            state[name] = merge(MergeContext(stacked, given, origin.get(name), scale, density))
     whole.load_state_dict(state, strict=False)
     return whole
 

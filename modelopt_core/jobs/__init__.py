@@ -133,7 +133,12 @@ def _begin(
     from modelopt_core import codec
 
     names = named(models)
-    files = {name: codec.encode(m) for name, m in zip(names, models, strict=True) if not isinstance(m, str)}
+    files = {}
+    for name, model in zip(names, models, strict=True):
+        if not isinstance(model, str):
+            files[name] = codec.encode(model)
+            if reason := codec.lost(model, files[name], frozen=True):
+                raise JobError(f"a job gets its model as a file, which cannot hold all of it ({reason}); use apply")
     plan = plans.make(
         owner=plans.hashed(owner), created_s=time.time(), recipe=plans.recipe(recipe), models=names, **values
     )

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from modelopt_core import activations, grid
 from modelopt_core.calls import sample
 from modelopt_core.checks import FLOATS
-from modelopt_core.errors import ModelOptError
 from modelopt_core.events import Note, Part, Report
 from modelopt_core.grid import Grid
 from modelopt_core.layers import WEIGHTED
@@ -112,13 +111,3 @@ def quantize_inputs(model: nn.Module, workload: Workload, bits: int, observer: s
 def weighted(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(name, layer) of the layers whose weights are quantized."""
     return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, WEIGHTED))
-
-
-def check_finite(model: nn.Module) -> None:
-    """ModelOptError for a weight that no grid can hold."""
-    for name, layer in weighted(model):
-        wrong = int((~layer.get_parameter("weight").isfinite()).sum())
-        if wrong:
-            raise ModelOptError(
-                f"{wrong:,} weights of {name} are not finite, and no grid holds them; train or load the model again"
-            )

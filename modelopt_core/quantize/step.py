@@ -13,7 +13,7 @@ from modelopt_core.checks import BITS as BITS
 from modelopt_core.errors import unknown
 from modelopt_core.events import Report
 from modelopt_core.knob import Doublings
-from modelopt_core.quantize.layers import check_finite, quantize_inputs, quantize_layers, weighted
+from modelopt_core.quantize.layers import quantize_inputs, quantize_layers, weighted
 from modelopt_core.quantize.observers import OBSERVERS
 from modelopt_core.quantize.prepare import equalise, fold_norms
 from modelopt_core.quantize.roundings import ROUNDINGS
@@ -106,7 +106,6 @@ class Quantize(Transform):
         for name in own:
             if name not in layers:
                 raise unknown("layer", name, layers)
-        check_finite(model)
         if self.prepare != "none":
             fold_norms(model)
         if self.prepare == "equalise":
