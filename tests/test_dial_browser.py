@@ -158,6 +158,29 @@ def test_latency_above_the_baseline_gets_room(page: Any, address: str) -> None:
     assert page.locator(".dial .plot").evaluate(PLOT_RANGE)[1] == [0, 160]
 
 
+def test_noisy_timings_stand_off_the_line_with_a_bar(page: Any, address: str) -> None:
+    slider = opened(page, address, "noisy")
+    plot = page.locator(".dial .plot")
+    found = plot.evaluate("plot => plot.data.map(t => [t.name, [...(t.x ?? [])], [...(t.y ?? [])], t.customdata])")
+    traces = {name: (x, y, told) for name, x, y, told in found if name}
+    x, y, told = traces["noisy latency"]
+    line = traces["latency"][1]
+    assert (told, len(x), line.count(None)) == ([104, 300], 2, 2)
+    assert y == [104, 105], "what lies above the plot stands at its top"
+    assert [line[traces["latency"][0].index(at)] for at in x] == [None, None]
+    assert plot.evaluate(PLOT_RANGE)[1] == [0, 105], "two disturbed timings do not flatten the picture"
+    assert plot.locator(".errorbar").count() == 2
+    slider.press("Home")
+    for _ in range(20):
+        slider.press("ArrowRight")
+    page.get_by_text("noisy timing").wait_for(timeout=10_000)
+    assert "latency 104.0 % of baseline" in slider.get_attribute("aria-valuetext")
+    slider.press("ArrowRight")  # between it and the next: where the line is, 100 − 77 · 0.21
+    page.get_by_text("≈ between two points").wait_for(timeout=10_000)
+    assert "latency 83.8 % of baseline" in slider.get_attribute("aria-valuetext")
+    assert page.errors == []
+
+
 def test_colours_follow_the_theme_without_a_reload(page: Any, address: str) -> None:
     opened(page, address)
     colour = "plot => plot.data.find(trace => trace.name === 'score').line.color"

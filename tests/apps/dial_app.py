@@ -52,6 +52,8 @@ if mode == "present":
     knob["height"] = 460
 if mode == "sparse":
     xs = xs[::12]
+if mode == "noisy":
+    xs = [i / 20 for i in range(20)]
 
 state = st.session_state
 state.setdefault("ratio", {"bits": 4, "log": 0.01}.get(mode, 0.62))
@@ -67,6 +69,13 @@ def bench() -> None:
     done = min(GRID, 5 + int((time.monotonic() - state.begun) / 0.3) * 8) if mode == "stream" else len(xs)
     shown = [xs[i * (len(xs) - 1) // max(1, done - 1)] for i in range(done)]
     points = [row((x - knob["low"]) / knob["high"] if mode in ("bits", "log") else x) | {"x": x} for x in shown]
+    if mode == "noisy":  # two timings while somebody held the machine, one of them far above the plot
+        for i, ratio in ((4, 1.04), (14, 3.0)):
+            points[i] |= {"latency_ratio": ratio, "latency_ratio_low": 0.7 * ratio, "latency_ratio_high": 1.3 * ratio}
+        points = [
+            {"latency_ratio": p["latency_ms"] / BASELINE["latency_ms"], "noisy": "latency_ratio" in p} | p
+            for p in points
+        ]
     with st.container(border=True):
         state.ratio = dial(
             "knob",

@@ -73,9 +73,19 @@ function readingAt(columns, x, toPosition, tolerance) {
     const [a, b] = [cells[Math.max(next - 1, 0)], cells[next]];
     row[name] = exact ? b : a === null || b === null ? null : a + share * (b - a);
   }
-  row.disturbed = Number.isFinite(row.noisy) && exact;
+  row.disturbed = exact && Number.isFinite(row.noisy);
   if (row.disturbed) row.latency = row.noisy;
+  else if (!exact) row.latency = onTheLine(columns, next, at, toPosition);
   return row;
+}
+
+/** The latency where the line is at a position before point `next`: between the nearest timings that nobody disturbed. */
+function onTheLine({ x, latency }, next, at, toPosition) {
+  const right = latency.findIndex((cell, i) => i >= next && cell !== null);
+  const left = latency.findLastIndex((cell, i) => i < next && cell !== null);
+  if (left < 0 || right < 0) return null;
+  const [from, to] = [toPosition(x[left]), toPosition(x[right])];
+  return latency[left] + ((at - from) / (to - from)) * (latency[right] - latency[left]);
 }
 
 /** The interval as one closed outline: low edge to the right, high edge back. */
@@ -119,7 +129,7 @@ function line(columns, name, colour, zoomed) {
 }
 
 /** Timings that were disturbed: off the line, each with its quartiles as a bar; what lies above the plot, at its top. */
-function noisy(columns, colour, top) {
+function noisy(columns, colour, top, zoomed) {
   const at = columns.x.map((_, i) => i).filter((i) => Number.isFinite(columns.noisy?.[i]));
   if (!at.length) return [];
   const inside = (cells) => at.map((i) => Math.min(cells?.[i] ?? columns.noisy[i], top));
@@ -132,13 +142,13 @@ function noisy(columns, colour, top) {
       y,
       customdata: at.map((i) => columns.noisy[i]),
       mode: "markers",
-      cliponaxis: true,
-      marker: { size: 6, color: colour, symbol: "x-thin-open", line: { width: 1.5 } },
+      cliponaxis: zoomed,
+      marker: { size: 7, color: colour, symbol: "x-thin-open", line: { width: 1.75 } },
       error_y: {
         type: "data", symmetric: false, array: high.map((edge, i) => edge - y[i]), arrayminus: low.map((edge, i) => y[i] - edge),
         color: colour, thickness: 1, width: 3,
       },
-      opacity: 0.6,
+      opacity: 0.75,
       hovertemplate: "%{customdata:.1f} %",
     },
   ];
@@ -146,7 +156,7 @@ function noisy(columns, colour, top) {
 
 function traces(columns, theme, zoomed, top) {
   return [
-    ...noisy(columns, theme.latency, top),
+    ...noisy(columns, theme.latency, top, zoomed),
     ...SERIES.flatMap((name) => band(columns, name, theme[name])),
     ...SERIES.map((name) => line(columns, name, theme[name], zoomed)),
   ];
