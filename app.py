@@ -3,7 +3,7 @@
 import streamlit as st
 from streamlit.starlette import App
 
-from pages.shared import serve
+from pages.server import serve
 
 PAGES = {
     "": {"home": "Home"},
@@ -14,9 +14,11 @@ PAGES = {
 
 def draw() -> None:
     """The frame, and in it the page that the URL names."""
-    from modelopt_core.assets import asset_path
     from modelopt_core.errors import ModelOptError
-    from pages.shared import address, bench, pin, say, sidebar
+    from modelopt_core.machine.folders import asset_path
+    from pages.draw import say
+    from pages.frame import sidebar
+    from pages.state import address, bench, pin
 
     st.set_page_config(
         page_title="ModelOpt Studio",
@@ -25,7 +27,7 @@ def draw() -> None:
         initial_sidebar_state="collapsed" if bench.presenting() else "auto",
     )
     st.logo(str(asset_path("logo.svg")), size="large")
-    st.html(asset_path().parent / "pages" / "shared" / "style.css")
+    st.html(asset_path().parent / "pages" / "frame" / "style.css")
     pages = {
         section: [st.Page(f"pages/{name}.py", title=title, default=name == "home") for name, title in titles.items()]
         for section, titles in PAGES.items()

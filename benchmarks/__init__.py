@@ -2,6 +2,6 @@
 
 import os
 
-from modelopt_core import turns
+from modelopt_core.machine import cores
 
-turns.share_cores(os.environ)  # as the app does, before PyTorch is imported
+cores.share_cores(os.environ)  # as the app does, before PyTorch is imported

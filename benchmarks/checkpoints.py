@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import modelopt_core as mo
-from modelopt_core import identity
-from modelopt_core.models import build
-from modelopt_core.zoo import ZOO
+from modelopt_core.models import identity
+from modelopt_core.models.architectures import build
+from modelopt_core.training.zoo import ZOO
 
 CACHE = Path(__file__).parent / ".cache"
 

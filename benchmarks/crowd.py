@@ -21,13 +21,14 @@ from pathlib import Path
 
 import modelopt_core as mo
 from benchmarks.machine import HEADER, machine, row
-from modelopt_core import turns
-from modelopt_core.cache import STORE
-from modelopt_core.measure import SESSIONS as COMPILED
-from modelopt_core.sweep import SWEEPER
-from pages.shared import handle, trial
-from pages.shared.bench import Bench
-from pages.shared.setting import Setting
+from modelopt_core.machine import cores
+from modelopt_core.machine.cache import STORE
+from modelopt_core.measuring.measurement import SESSIONS as COMPILED
+from modelopt_core.studies.background import SWEEPER
+from pages.state import knob
+from pages.state.bench import Bench
+from pages.state.setting import Setting
+from pages.work import trial
 
 WORKLOAD, MODEL = "mnist", "lenet5"
 SESSIONS, MOVES, THINKS_S = 30, 20, 4.0
@@ -63,11 +64,11 @@ def release(ratio: float) -> Move:
     """One move, timed from the release to the numbers; the curve is asked for as the Dial does."""
     told: list[int] = []
     start = time.perf_counter()
-    with turns.asking(told.append):
+    with cores.asking(told.append):
         found = answer(ratio)
     ms = (time.perf_counter() - start) * 1e3
     asked = setting(ratio)
-    trial.sweep(asked, handle.of_field(asked.step, "ratio"))
+    trial.sweep(asked, knob.of_field(asked.step, "ratio"))
     return Move(ratio, ms, found, tuple(told))
 
 
@@ -91,7 +92,7 @@ def table(played: list[list[Move]]) -> str:
     both = [*opened, *moves]
     wrong = sum(move.answer != alone(move.ratio) for move in both)
     told, most = [move for move in both if move.told], max((max(move.told) for move in both if move.told), default=0)
-    long = sum(move.ms > turns.TELL_AFTER_S * 1e3 for move in both)
+    long = sum(move.ms > cores.TELL_AFTER_S * 1e3 for move in both)
     settings = len({move.ratio for move in moves})
     who = f"{WORKLOAD} {MODEL}, {len(played)} sessions, {THINKS_S:g} s between moves"
     rows = (
@@ -101,7 +102,7 @@ def table(played: list[list[Move]]) -> str:
         row("", "the same sessions: the first numbers of the page", [move.ms for move in opened], "reported"),
         "",
         f"Answers that differ from what one thread alone gives: {wrong} of {len(both)}.",
-        f"Waits over {turns.TELL_AFTER_S:g} s: {long}; told their place meanwhile: {len(told)}, at most {most} before.",
+        f"Waits over {cores.TELL_AFTER_S:g} s: {long}; told their place meanwhile: {len(told)}, at most {most} before.",
         "Who makes the numbers is not in line, and so is told nothing.",
     )
     return "\n".join(rows)

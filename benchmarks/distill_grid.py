@@ -17,9 +17,11 @@ from torch import nn
 
 import modelopt_core as mo
 from benchmarks.machine import machine
-from modelopt_core import atomic, identity, measured
-from modelopt_core.assets import asset_path
-from modelopt_core.cache import STORE
+from modelopt_core.machine import atomic
+from modelopt_core.machine.cache import STORE
+from modelopt_core.machine.folders import asset_path
+from modelopt_core.models import identity
+from modelopt_core.studies import shipped_curves
 
 WORKLOAD, TEACHER, FIELD = "digits", "cnn", "temperature"
 VALUES = (1.0, 20.0, 10.0, 5.0, 2.5, 15.0, 1.5, 3.5, 7.0, 12.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # coarse to fine
@@ -31,7 +33,7 @@ def main() -> None:
     """Measure what is missing, one model after the other."""
     torch.set_num_threads(1)
     w, teacher, step = mo.workload(WORKLOAD), mo.baseline(WORKLOAD, TEACHER), mo.Distill()
-    path = asset_path(measured.FOLDER, f"{WORKLOAD}-{TEACHER}-{step.name.lower()}.json")
+    path = asset_path(shipped_curves.FOLDER, f"{WORKLOAD}-{TEACHER}-{step.name.lower()}.json")
     known = json.loads(path.read_text()) if path.exists() else {}
     rows: dict[str, list[Any]] = {"points": known.get("points", []), "beside": known.get("beside", [])}
     told = {
@@ -47,11 +49,11 @@ def main() -> None:
             setting = step.alone if value is None else step.changed(**{FIELD: value})
             name, place = ("beside", [seed]) if value is None else ("points", [value, seed])
             there, key = any(row[:-1] == place for row in rows[name]), setting.key([teacher], w)
-            if there and (seed or measured.recall(key)):
+            if there and (seed or shipped_curves.recall(key)):
                 continue
             student = setting.apply(teacher, w, seed=seed)
             if seed == 0:
-                mo.save(student, asset_path(measured.FOLDER, f"{key}.mopt"))
+                mo.save(student, asset_path(shipped_curves.FOLDER, f"{key}.mopt"))
             if not there:
                 rows[name].append([*place, asdict(timed(student, teacher, w))])
             write(path, told, rows)

@@ -25,11 +25,10 @@ from typing import Any
 
 import modelopt_core as mo
 from benchmarks.machine import machine
-from modelopt_core import codec
-from modelopt_core.codec import header
-from modelopt_core.codec.stream import Reader, varint
-from modelopt_core.models import build
-from modelopt_core.spec import Spec
+from modelopt_core.files import header, mopt
+from modelopt_core.files.stream import Reader, varint
+from modelopt_core.models.architectures import build
+from modelopt_core.models.spec import Spec
 
 MUTANTS, SEED = 1000, 20
 LIMIT_S, LIMIT_MB = 2.0, 256
@@ -48,8 +47,8 @@ class Outcome:
 
 def repaired(data: bytes) -> bytes:
     """The data with a checksum that fits."""
-    body = data[: -codec.CHECKSUM_BYTES]
-    return body + zlib.crc32(body).to_bytes(codec.CHECKSUM_BYTES, "little")
+    body = data[: -mopt.CHECKSUM_BYTES]
+    return body + zlib.crc32(body).to_bytes(mopt.CHECKSUM_BYTES, "little")
 
 
 def mutants(data: bytes, n: int, seed: int = SEED) -> Iterator[bytes]:
@@ -66,7 +65,7 @@ def mutants(data: bytes, n: int, seed: int = SEED) -> Iterator[bytes]:
                 mutant[place:place] = draw.randbytes(draw.randrange(1, 5))
             elif kind < 6:
                 del mutant[place : place + draw.randrange(1, 5)]
-            elif place > len(codec.MAGIC):
+            elif place > len(mopt.MAGIC):
                 del mutant[place:]
         yield bytes(mutant) if i % 2 else repaired(bytes(mutant))
 
@@ -74,7 +73,7 @@ def mutants(data: bytes, n: int, seed: int = SEED) -> Iterator[bytes]:
 def field_mutants(data: bytes, n: int, seed: int = SEED) -> Iterator[bytes]:
     """n copies with one to three fields of the header changed; the tensors are as they were, the checksum fits."""
     draw = random.Random(seed)
-    reader = Reader(data[len(codec.MAGIC) + 1 : -codec.CHECKSUM_BYTES])
+    reader = Reader(data[len(mopt.MAGIC) + 1 : -mopt.CHECKSUM_BYTES])
     whole = json.loads(zlib.decompressobj(header.RAW_DEFLATE, header.WORDS).decompress(reader.take(reader.varint())))
     rest = reader.take(reader.left)
     for _ in range(n):
@@ -89,8 +88,8 @@ def headed(fields: Mapping[str, Any], rest: bytes = b"") -> bytes:
     """A file with this header and these bytes after it."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, header.RAW_DEFLATE, 9, zlib.Z_DEFAULT_STRATEGY, header.WORDS)
     head = deflate.compress(json.dumps(fields).encode()) + deflate.flush()
-    body = codec.MAGIC + bytes([codec.VERSION]) + varint(len(head)) + head + rest
-    return repaired(body + bytes(codec.CHECKSUM_BYTES))
+    body = mopt.MAGIC + bytes([mopt.VERSION]) + varint(len(head)) + head + rest
+    return repaired(body + bytes(mopt.CHECKSUM_BYTES))
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -141,16 +140,16 @@ def files() -> dict[str, Callable[[], bytes]]:
 
     def joined(step: mo.Combine, *names: str) -> bytes:
         w = mo.workload("digits")
-        return codec.encode(step.apply([mo.baseline("digits", name) for name in names], w))
+        return mopt.encode(step.apply([mo.baseline("digits", name) for name in names], w))
 
     def built(*spec: Any) -> bytes:
-        return codec.encode(build(Spec(*spec)))
+        return mopt.encode(build(Spec(*spec)))
 
     def made(*steps: mo.Transform, adaptive: bool = False) -> bytes:
         w, model = mo.workload("digits"), mo.baseline("digits", "cnn")
         for step in steps:
             model = step.apply(model, w)
-        return codec.encode(model, {"recipe": [step.name for step in steps]}, adaptive=adaptive)
+        return mopt.encode(model, {"recipe": [step.name for step in steps]}, adaptive=adaptive)
 
     pruned = mo.Prune(ratio=0.9, granularity="weight")
     return {
@@ -175,14 +174,14 @@ def files() -> dict[str, Callable[[], bytes]]:
 def read_all(name: str, n: int, results: multiprocessing.Queue[Outcome]) -> None:
     """In the child: read one whole file, then the mutants of it."""
     data = files()[name]()
-    codec.decode(data)
+    mopt.decode(data)
     idle, loaded, refused, slowest = _peak_mb(), 0, 0, 0.0
     for mutant in damaged(name, data, n):
         start = time.perf_counter()
         try:
-            codec.decode(mutant)
+            mopt.decode(mutant)
             loaded += 1
-        except codec.FileError:
+        except mopt.FileError:
             refused += 1
         slowest = max(slowest, time.perf_counter() - start)
     results.put(Outcome(loaded, refused, slowest, _peak_mb() - idle))

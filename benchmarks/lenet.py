@@ -25,9 +25,11 @@ from torch import nn
 import modelopt_core as mo
 from benchmarks import front
 from benchmarks.machine import machine
-from modelopt_core import atomic, codec, identity
-from modelopt_core.estimate import difference, mcnemar, wilson
-from modelopt_core.train import evaluate
+from modelopt_core.files import mopt
+from modelopt_core.machine import atomic
+from modelopt_core.models import identity
+from modelopt_core.tasks.statistics import difference, mcnemar, wilson
+from modelopt_core.training.loop import evaluate
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "size.json"
@@ -104,7 +106,7 @@ def measured(model: nn.Module, point: int, seed: int) -> dict[str, Any]:
             sizes.append(path.stat().st_size)
         model = mo.load(path)
     return {"point": point, "seed": seed, "size_bytes": sizes[0], "adaptive_bytes": sizes[1],
-            "parts": codec.sizes(model).parts, "nonzero": sum(int(p.count_nonzero()) for p in model.parameters()),
+            "parts": mopt.sizes(model).parts, "nonzero": sum(int(p.count_nonzero()) for p in model.parameters()),
             "val_errors": len(val), "test_wrong": wrong(model, "test")}  # fmt: skip
 
 

@@ -16,14 +16,16 @@ import torch
 
 import modelopt_core as mo
 from benchmarks.machine import HEADER, machine, row
-from modelopt_core import export, identity, turns
-from modelopt_core.cache import STORE
-from modelopt_core.estimate import mean_interval
-from modelopt_core.measure import PREDICT_THREADS
-from modelopt_core.prune.contest import entrants
-from modelopt_core.prune.stats import SUMS, gather
-from modelopt_core.runtime import predict
-from modelopt_core.sweep import Sweeper
+from modelopt_core.machine import cores
+from modelopt_core.machine.cache import STORE
+from modelopt_core.measuring.measurement import PREDICT_THREADS
+from modelopt_core.models import identity
+from modelopt_core.runtime import onnx_export
+from modelopt_core.runtime.inference import predict
+from modelopt_core.steps.prune.contest import entrants
+from modelopt_core.steps.prune.stats import SUMS, gather
+from modelopt_core.studies.background import Sweeper
+from modelopt_core.tasks.statistics import mean_interval
 
 MOVES = 30
 SPIN_S = 0.1  # the plain session's idle thread spins for a while after a run; nobody is timed beside it
@@ -58,7 +60,7 @@ def clock(work: Callable[[], object]) -> float:
 
 def move(step: mo.Transform, model: torch.nn.Module, w: mo.Workload) -> None:
     """What a released slider asks for."""
-    with turns.asking():
+    with cores.asking():
         mo.run((step,), [model], w)
 
 
@@ -144,13 +146,13 @@ def against_onnx_runtime(w: mo.Workload, model: torch.nn.Module, name: str) -> s
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = PREDICT_THREADS
     plain = onnxruntime.InferenceSession(
-        export.onnx_bytes(model, w.example), options, providers=["CPUExecutionProvider"]
+        onnx_export.onnx_bytes(model, w.example), options, providers=["CPUExecutionProvider"]
     )
     inputs = w.val.inputs
 
     def theirs() -> None:
         for part in inputs.split(250):
-            plain.run(None, {export.INPUT: part.numpy()})
+            plain.run(None, {onnx_export.INPUT: part.numpy()})
 
     def ours() -> None:
         predict(ready, inputs, threads=PREDICT_THREADS)

@@ -18,8 +18,8 @@ from benchmarks.browser import chromium
 from benchmarks.machine import HEADER, machine, row
 from benchmarks.screen import DRAWN, STOPS, release
 from benchmarks.server import served
-from modelopt_core import jobs
-from modelopt_core.jobs import Job
+from modelopt_core.studies import jobs
+from modelopt_core.studies.jobs import Job
 
 ROUNDS = 6  # of STOPS releases each, paused and running
 LIMIT_S = 60

@@ -11,9 +11,9 @@ import torch
 from scipy import stats as distributions
 from torch import Tensor, nn
 
-from modelopt_core.estimate import mcnemar
-from modelopt_core.train import EVALUATION_BATCH
-from modelopt_core.workload import Workload
+from modelopt_core.tasks.statistics import mcnemar
+from modelopt_core.training.loop import EVALUATION_BATCH
+from modelopt_core.workloads.workload import Workload
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
-LAUNCHER = ROOT / "pages" / "shared" / "serve.py"
+LAUNCHER = ROOT / "pages" / "server" / "serve.py"
 START_S = 120  # generous: other programs may have the cores
 END_S = 30  # after which it is killed
 

@@ -20,9 +20,9 @@ from torch import nn
 import modelopt_core as mo
 from benchmarks import lenet
 from benchmarks.machine import machine
-from modelopt_core import codec
-from modelopt_core.quantize.step import BITS
-from modelopt_core.zoo import zoo_index
+from modelopt_core.files import mopt
+from modelopt_core.steps.quantize.quantize import BITS
+from modelopt_core.training.zoo import zoo_index
 
 HEADER_BYTES, TENSOR_BYTES, SYMBOL_BYTES, PAYLOAD_BYTES, PAYLOAD = 512, 16, 2, 8, 1.01
 SCORE = {"metric": "accuracy", "value": 0.987654, "low": 0.98, "high": 0.99, "n": 10000, "how": "simulated"}
@@ -32,7 +32,7 @@ PARTS = ("codes", "scales", "float weights", "header and tables")
 
 def broken(model: nn.Module, data: bytes) -> list[str]:
     """The bars that the model's file does not meet, a line each. data: the file, with recipe and score in it."""
-    sizes, lines = codec.sizes(model), []
+    sizes, lines = mopt.sizes(model), []
     for row in sizes.rows:
         payload = PAYLOAD * (row.entropy_bytes - row.floats_bytes) + PAYLOAD_BYTES
         tables = TENSOR_BYTES + SYMBOL_BYTES * row.symbols
@@ -59,7 +59,7 @@ def sweep() -> Iterator[str]:
     """Rows: every shipped model at every width, dense and pruned."""
     for name, bits, ratio in product(zoo_index(), BITS, (0.0, SPARSE)):
         model, note = quantized(name, bits, "tensor", ratio)
-        data, sizes = codec.encode(model, note), codec.sizes(model)
+        data, sizes = mopt.encode(model, note), mopt.sizes(model)
         cells = [f"{part:,}" for part in sizes.parts.values()]
         over = sum(row.codes_bytes for row in sizes.rows) / sum(r.entropy_bytes - r.floats_bytes for r in sizes.rows)
         held = "; ".join(broken(model, data)) or "held"

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modelopt_core import channels as channels
     from modelopt_core.api import *  # noqa: F403 - the list below is kept equal by a test
+    from modelopt_core.structure import channels as channels
 
 __version__ = "0.1.0"
 __all__ = [  # noqa: F405
@@ -38,7 +38,7 @@ class _Package(ModuleType):
         if name in __all__:
             return getattr(import_module("modelopt_core.api"), name)
         if name == "channels":
-            return import_module("modelopt_core.channels")
+            return import_module("modelopt_core.structure.channels")
         raise AttributeError(f"modelopt_core has no {name!r}; choose from {', '.join(__all__)}")
 
     def __setattr__(self, name: str, value: object) -> None:

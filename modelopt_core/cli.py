@@ -24,14 +24,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from modelopt_core import __version__, atomic, turns
-from modelopt_core.assets import asset_path
-from modelopt_core.bar import Bar as Bar
+from modelopt_core import __version__
 from modelopt_core.errors import ModelOptError, unknown
+from modelopt_core.machine import atomic, cores
+from modelopt_core.machine.folders import asset_path
+from modelopt_core.machine.terminal import Bar as Bar
 
 if TYPE_CHECKING:
-    from modelopt_core.recipe import Stage
-    from modelopt_core.workload import Workload
+    from modelopt_core.steps.recipe import Stage
+    from modelopt_core.workloads.workload import Workload
 
 T = TypeVar("T")
 USER_ERROR, INTERRUPTED, NOBODY_READS = 2, 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells say it
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _stdout():
             arguments = _parser().parse_args(argv)
-        turns.share_cores(os.environ)
+        cores.share_cores(os.environ)
         return int(arguments.command(arguments))
     except ModelOptError as error:
         print(f"modelopt: {error}", file=sys.stderr)
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_app(arguments: argparse.Namespace) -> int:
     """Start the app's server as a child process and wait for it; Ctrl-C and SIGTERM stop it."""
-    command = [sys.executable, str(asset_path().parent / "pages" / "shared" / "serve.py")]
+    command = [sys.executable, str(asset_path().parent / "pages" / "server" / "serve.py")]
     if arguments.port is not None:
         command += ["--port", str(_free(arguments.port))]
     server = subprocess.Popen([*command, "--no-browser"] if arguments.no_browser else command)
@@ -79,14 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.seed <= MAX_SEED:
         raise ModelOptError(f"seed {arguments.seed} is not allowed; choose a whole number from 0 to {MAX_SEED}")
     _check_files(arguments.save)
-    from modelopt_core import schema
+    from modelopt_core.steps import schema
 
     _in_file(arguments.recipe, schema.check, text)
     _check_names(arguments.workload, arguments.model or ())
     import torch
 
     import modelopt_core as mo
-    from modelopt_core import identity
+    from modelopt_core.models import identity
 
     recipe = _in_file(arguments.recipe, mo.from_json, text)
     workload = mo.workload(arguments.workload)
@@ -131,7 +132,8 @@ def fetch(arguments: argparse.Namespace) -> int:
 
 def train_zoo(arguments: argparse.Namespace) -> int:
     """Train a shipped model again and write its weights where the app looks for them."""
-    from modelopt_core import workloads, zoo  # noqa: F401  importing workloads registers them
+    from modelopt_core import workloads  # noqa: F401  importing workloads registers them
+    from modelopt_core.training import zoo  # noqa: F401  importing workloads registers them
 
     with Bar(sys.stderr) as bar:
         path = zoo.train_zoo(arguments.name, bar)

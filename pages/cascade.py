@@ -1,9 +1,9 @@
 """Cascade: the cheap model first, the dear one in doubt."""
 
 import modelopt_core as mo
-from modelopt_core.measure import Measurement
+from modelopt_core.measuring.measurement import Measurement
 from pages.combining import cost, early, stages
-from pages.shared import frame
+from pages.frame import technique_page
 
 
 def note(step: mo.Cascade, found: Measurement) -> str:
@@ -11,8 +11,8 @@ def note(step: mo.Cascade, found: Measurement) -> str:
     return "latency and MACs: the mean over val; each way through the stages is timed by itself"
 
 
-frame.page(
-    frame.Technique(
+technique_page.page(
+    technique_page.Technique(
         step=mo.Cascade,
         knob="threshold",
         question="How sure is sure enough? Where do the early answers begin to cost score?",

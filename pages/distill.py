@@ -1,10 +1,11 @@
 """Distill: a small network learns from a large one."""
 
 import modelopt_core as mo
-from modelopt_core.measure import Measurement
+from modelopt_core.measuring.measurement import Measurement
 from pages.distilling import beside, softened, teacher, training
-from pages.shared import frame, guess, layer_table
-from pages.shared.bench import Bench
+from pages.frame import guess, technique_page
+from pages.state.bench import Bench
+from pages.tabs import layer_table
 
 
 def bars(_: mo.Distill) -> layer_table.Bars:
@@ -23,8 +24,8 @@ def settle(here: Bench) -> None:
     teacher.settle(here)
 
 
-frame.page(
-    frame.Technique(
+technique_page.page(
+    technique_page.Technique(
         step=mo.Distill,
         knob="temperature",
         question="Which temperature teaches best? A low one hides what the teacher knows, a high one blurs it.",

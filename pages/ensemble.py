@@ -1,9 +1,9 @@
 """Ensemble: several models answer together."""
 
 import modelopt_core as mo
-from modelopt_core.measure import Measurement
+from modelopt_core.measuring.measurement import Measurement
 from pages.combining import diversity, doubt, reliability, rivals, weights
-from pages.shared import frame
+from pages.frame import technique_page
 
 
 def note(step: mo.Ensemble, found: Measurement) -> str:
@@ -11,8 +11,8 @@ def note(step: mo.Ensemble, found: Measurement) -> str:
     return "every member with a weight runs for every example; one without is left out"
 
 
-frame.page(
-    frame.Technique(
+technique_page.page(
+    technique_page.Technique(
         step=mo.Ensemble,
         knob="weights",
         question="How much should one member count? Where do the others stop helping?",

@@ -1,9 +1,9 @@
 """Fuse: one model made of several, by weights, outputs or features."""
 
 import modelopt_core as mo
-from modelopt_core.measure import Measurement
+from modelopt_core.measuring.measurement import Measurement
+from pages.frame import technique_page
 from pages.fusing import combiner, members, turning, valley
-from pages.shared import frame
 
 
 def note(step: mo.Fuse, found: Measurement) -> str:
@@ -13,8 +13,8 @@ def note(step: mo.Fuse, found: Measurement) -> str:
     return f"cross-fitted: each of {step.folds} parts of val is judged by a head that was fitted to the others"
 
 
-frame.page(
-    frame.Technique(
+technique_page.page(
+    technique_page.Technique(
         step=mo.Fuse,
         knob="weights",
         question="Halfway between two good networks: as good, or ruined?",

@@ -2,7 +2,9 @@
 
 import streamlit as st
 
-from pages.shared import baselines, bench, doors
+from pages.frame import doors
+from pages.state import bench
+from pages.tabs import baselines
 
 here = bench.current()
 st.html(

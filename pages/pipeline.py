@@ -1,9 +1,9 @@
 """Pipeline: each model does one job and hands on."""
 
 import modelopt_core as mo
-from modelopt_core.measure import Measurement
+from modelopt_core.measuring.measurement import Measurement
 from pages.combining import chain, composed, errors, pictures
-from pages.shared import frame
+from pages.frame import technique_page
 
 
 def note(step: mo.Pipeline, found: Measurement) -> str:
@@ -11,8 +11,8 @@ def note(step: mo.Pipeline, found: Measurement) -> str:
     return "latency and MACs: the mean over val; each way through the stages is timed by itself"
 
 
-frame.page(
-    frame.Technique(
+technique_page.page(
+    technique_page.Technique(
         step=mo.Pipeline,
         knob="threshold",
         question="How sure must the first stage be? Where along the way is most lost?",

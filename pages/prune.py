@@ -1,9 +1,9 @@
 """Prune: remove what matters least."""
 
 import modelopt_core as mo
-from modelopt_core.measure import Measurement
+from modelopt_core.measuring.measurement import Measurement
+from pages.frame import technique_page
 from pages.pruning import article, criteria, layers, ratios, recovery, removed, sensitivity, weights
-from pages.shared import frame
 
 
 def note(step: mo.Prune, _: Measurement) -> str:
@@ -14,8 +14,8 @@ def note(step: mo.Prune, _: Measurement) -> str:
     return f"{told}zeros make the file smaller, not the kernel faster"
 
 
-frame.page(
-    frame.Technique(
+technique_page.page(
+    technique_page.Technique(
         step=mo.Prune,
         knob="ratio",
         question="Where will it break? How much can go before the score falls?",

@@ -1,9 +1,10 @@
 """Quantize: fewer bits for every weight."""
 
 import modelopt_core as mo
-from modelopt_core.measure import Measurement
+from modelopt_core.measuring.measurement import Measurement
+from pages.frame import technique_page
 from pages.quantizing import article, bits, check, error, file, weights
-from pages.shared import frame, layer_table
+from pages.tabs import layer_table
 
 
 def bars(_: mo.Quantize) -> layer_table.Bars:
@@ -18,8 +19,8 @@ def note(step: mo.Quantize, found: Measurement) -> str:
     return f"no integer kernel for {step.bits} bit{'s' if step.bits > 1 else ''}: stored small, runs at float speed"
 
 
-frame.page(
-    frame.Technique(
+technique_page.page(
+    technique_page.Technique(
         step=mo.Quantize,
         knob="bits",
         question="Where will it break? How few bits are enough?",

@@ -40,7 +40,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def sources(root: Path) -> dict[str, ast.Module]:
-    """The syntax tree of every Python file of the project, by its path from the root: `modelopt_core/step.py`."""
+    """The syntax tree of every Python file of the project, by its path from the root: `modelopt_core/steps/base.py`."""
     folders = (path for folder in SOURCE_FOLDERS for path in sorted((root / folder).rglob("*.py")))
     files = [*sorted(root.glob("*.py")), *folders]
     return {f.relative_to(root).as_posix(): ast.parse(f.read_text("utf-8"), str(f)) for f in files}
@@ -51,7 +51,7 @@ def mnist() -> object:
     """The MNIST workload; tests that need it are skipped where its files are not on this machine."""
     import modelopt_core.workloads  # noqa: F401  registers them
     from modelopt_core.errors import DataMissing
-    from modelopt_core.workload import workload
+    from modelopt_core.workloads.workload import workload
 
     try:
         return workload("mnist")
@@ -99,5 +99,5 @@ def address(root: Path, chromium: str) -> Iterator[str]:
     """Where the app is served, by a server of the test file's own."""
     from benchmarks.server import served
 
-    with served("--no-browser", launcher=root / "pages" / "shared" / "serve.py") as url:
+    with served("--no-browser", launcher=root / "pages" / "server" / "serve.py") as url:
         yield url

@@ -11,4 +11,4 @@ def lay_out(root: Path, folder: Path, app: Path) -> Path:
     for name in ("pages", ".streamlit"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(app, folder / "app.py")
-    return folder / "pages" / "shared" / "serve.py"
+    return folder / "pages" / "server" / "serve.py"

@@ -54,7 +54,7 @@ def touches(tree: ast.AST, modules: tuple[str, ...]) -> list[str]:
 
 
 def technique(path: str) -> str | None:
-    """`prune` for modelopt_core/prune.py and for modelopt_core/prune/step.py."""
+    """`prune` for modelopt_core/prune.py and for modelopt_core/steps/prune/prune.py."""
     parts = Path(path).with_suffix("").parts
     return parts[1] if parts[0] == "modelopt_core" and parts[1] in TECHNIQUES else None
 
@@ -73,8 +73,8 @@ def test_imports_are_seen_wherever_they_hide() -> None:
 
 
 def test_a_technique_may_be_a_folder() -> None:
-    assert technique("modelopt_core/prune.py") == technique("modelopt_core/prune/criteria.py") == "prune"
-    assert technique("modelopt_core/train.py") is technique("pages/prune.py") is None
+    assert technique("modelopt_core/prune.py") == technique("modelopt_core/steps/prune/criteria.py") == "prune"
+    assert technique("modelopt_core/training/loop.py") is technique("pages/prune.py") is None
 
 
 def test_imports_point_one_way(sources: Sources) -> None:

@@ -131,7 +131,7 @@ def test_parts_that_are_not_asked_for_stay(tmp_path: Path, monkeypatch: pytest.M
 def test_a_small_class_gets_the_answers_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORKLOAD": "digits", "MODEL": "mlp", "THINKS_S": 0.0}.items():
         monkeypatch.setattr(crowd, name, value)
-    monkeypatch.setattr("modelopt_core.timing.REPEATS", 3)
+    monkeypatch.setattr("modelopt_core.runtime.latency.REPEATS", 3)
     with ThreadPoolExecutor(3) as threads:
         played = list(threads.map(crowd.session, range(3), [2] * 3))
     assert [len(made) for made in played] == [3, 3, 3]

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 import modelopt_core
-from modelopt_core import cli, identity
+from modelopt_core import cli
 from modelopt_core.errors import DataMissing
-from modelopt_core.events import Progress
+from modelopt_core.machine.events import Progress
+from modelopt_core.models import identity
 from tests.waiting import LIMIT_S, SOON_S, first_line, wait_until
 
 RECIPE = '{"version": 1, "steps": [\n {"step": "Prune",\n  "ratio": 0.5}\n]}\n'
@@ -215,7 +216,7 @@ def test_a_port_that_cannot_be_had(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`modelopt` in a process group of its own, with a stand-in for the server; and the stand-in's process id."""
-    launcher = tmp_path / "pages" / "shared" / "serve.py"
+    launcher = tmp_path / "pages" / "server" / "serve.py"
     launcher.parent.mkdir(parents=True)
     launcher.write_text("import os, sys, time\nprint(os.getpid(), *sys.argv[1:], flush=True)\ntime.sleep(300)\n")
     with socket.socket() as probe:

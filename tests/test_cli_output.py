@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from modelopt_core import atomic, cli
+from modelopt_core import cli
 from modelopt_core.errors import ModelOptError
+from modelopt_core.machine import atomic
 
 WAIT_S = 120  # importing PyTorch on a busy machine
 RECIPE = '{"steps": [{"step": "Prune"}]}'
@@ -66,12 +67,12 @@ def test_no_room_for_the_output_is_one_sentence(recipe: str, arguments: list[str
 
 @pytest.fixture
 def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    import modelopt_core.recipe
+    import modelopt_core.steps.recipe
 
     def fail(*_: object, **__: object) -> None:
         pytest.fail("the recipe was run before the mistake was told")
 
-    monkeypatch.setattr(modelopt_core.recipe, "run", fail)
+    monkeypatch.setattr(modelopt_core.steps.recipe, "run", fail)
     monkeypatch.setattr("modelopt_core.api.run", fail)
 
 

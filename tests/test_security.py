@@ -33,7 +33,7 @@ TEXTS = {"badge", "caption", "error", "header", "info", "markdown", "metric", "s
 LABELS = {"button", "checkbox", "download_button", "expander", "form_submit_button", "link_button", "multiselect",
           "number_input", "pills", "popover", "radio", "segmented_control", "selectbox", "select_slider", "slider",
           "text_input", "toggle"}  # fmt: skip
-OURS = {"pages/shared/say.py", "pages/shared/controls.py"}  # escapes; and draws the Field lines of our own steps
+OURS = {"pages/draw/say.py", "pages/state/controls.py"}  # escapes; and draws the Field lines of our own steps
 
 
 def full_names(tree: ast.AST) -> dict[str, str]:
@@ -143,7 +143,7 @@ def test_escaped_and_constant_text_passes(code: str) -> None:
 
 
 def test_no_strangers_text_is_drawn_as_markdown(sources: Sources) -> None:
-    """An image in it would be fetched. pages/shared/say.py escapes; that its escapes hold is seen in a browser."""
+    """An image in it would be fetched. pages/draw/say.py escapes; that its escapes hold is seen in a browser."""
     screens = {path: tree for path, tree in sources.items() if path == "app.py" or path.startswith("pages/")}
     assert screens.keys() >= OURS
     found = {p: list(drawn_as_markdown(tree)) for p, tree in screens.items() if p not in OURS}

@@ -64,7 +64,7 @@ def test_app_pages_and_assets_are_inside(names: set[str], root: Path) -> None:
     listed = subprocess.run(git, cwd=root, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     tracked = listed.stdout.split("\n")[:-1] if listed.returncode == 0 else ["app.py"]
     assert {f"modelopt_studio/{path}" for path in tracked} - names == set()
-    for kind in ("pages/shared/serve.py", ".js", ".css", ".safetensors", "assets/zoo/index.json"):
+    for kind in ("pages/server/serve.py", ".js", ".css", ".safetensors", "assets/zoo/index.json"):
         assert any(name.endswith(kind) for name in names if name.startswith("modelopt_studio/")), kind
 
 

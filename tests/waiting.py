@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from modelopt_core import turns
+from modelopt_core.machine import cores
 
 T = TypeVar("T")
 
@@ -50,8 +50,8 @@ def join(threads: threading.Thread | list[threading.Thread], what: str, limit_s:
 @contextmanager
 def person() -> Iterator[None]:
     """A person is served inside: background work stands still."""
-    with turns.asking():
-        turns.line_up()
+    with cores.asking():
+        cores.line_up()
         yield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import modelopt_core as mo
-from modelopt_core.fuse import ROUTES, barrier, routes
+from modelopt_core.steps.fuse import ROUTES, barrier, routes
 
 PAIRS = (
     *(("mnist", "lenet300", f"lenet300-{seed}") for seed in (1, 2, 3, 4)),

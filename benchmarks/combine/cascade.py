@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 import modelopt_core as mo
 from benchmarks.checkpoints import kept
-from modelopt_core import identity, turns
-from modelopt_core.cascade import Choice, Flow, best_thresholds, flow
-from modelopt_core.layers import macs
-from modelopt_core.measure import stacked
-from modelopt_core.workload import Workload
+from modelopt_core.machine import cores
+from modelopt_core.measuring.measurement import stacked
+from modelopt_core.models import identity
+from modelopt_core.steps.cascade import Choice, Flow, best_thresholds, flow
+from modelopt_core.structure.layer_table import macs
+from modelopt_core.workloads.workload import Workload
 
 STAGES = ("mlp30", "lenet300", "mlp1200")
 CONFIDENCE = "max_prob"
@@ -125,7 +126,7 @@ def ratios(
         return np.array([time.perf_counter(), time.thread_time()]) - start
 
     found = []
-    with turns.stopwatch():
+    with cores.stopwatch():
         for at in range(0, len(images), CHUNK):
             part = images[at : at + CHUNK]
             found.append(seconds(slow, part) / seconds(fast, part))

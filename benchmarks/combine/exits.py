@@ -13,12 +13,12 @@ from torch import nn
 import modelopt_core as mo
 from benchmarks.checkpoints import kept
 from benchmarks.combine.cascade import CHUNK, CONFIDENCE, FEW, IMAGES, MORE, outcome, ratios, spread
-from modelopt_core import identity
-from modelopt_core.cascade import Exits, best_thresholds, flow
-from modelopt_core.cascade.exits import branched
-from modelopt_core.layers import macs
-from modelopt_core.measure import stacked
-from modelopt_core.workload import Workload
+from modelopt_core.measuring.measurement import stacked
+from modelopt_core.models import identity
+from modelopt_core.steps.cascade import Exits, best_thresholds, flow
+from modelopt_core.steps.cascade.exits import branched
+from modelopt_core.structure.layer_table import macs
+from modelopt_core.workloads.workload import Workload
 
 FITTED: dict[str, Any] = {"exits": ()}
 JOINT: dict[str, Any] = {"hidden": 128, "epochs": 12}

@@ -9,10 +9,10 @@ from torch import nn
 
 import modelopt_core as mo
 from benchmarks.combine.cascade import ratios
-from modelopt_core import codec
-from modelopt_core.estimate import Z, mcnemar
-from modelopt_core.quantize import allocate
-from modelopt_core.workload import Workload
+from modelopt_core.files import mopt
+from modelopt_core.steps.quantize import allocate
+from modelopt_core.tasks.statistics import Z, mcnemar
+from modelopt_core.workloads.workload import Workload
 
 MEMBERS = ("lenet300", "lenet300-1", "lenet300-2", "lenet300-3", "lenet300-4")
 
@@ -38,7 +38,7 @@ def members(w: Workload, pool: Sequence[nn.Module]) -> Iterator[str]:
     best = max(pool, key=lambda m: float(mo.predictions(m, w).scores.mean()))
     large = mo.baseline("mnist", "mlp1200")
     four = mo.Ensemble().apply([mo.Quantize(bits=4).apply(model, w) for model in pool], w)
-    budget = codec.sizes(four).size_bytes
+    budget = mopt.sizes(four).size_bytes
     shared = allocate(large, w, mo.Quantize(bits=2), budget_bytes=budget).changed(rounding="gptq")
     rows = {
         "best member on val": best,
@@ -53,7 +53,7 @@ def members(w: Workload, pool: Sequence[nn.Module]) -> Iterator[str]:
     clock = mo.compile(large, w)
     for name, model in rows.items():
         spent = 1.0 if model is large else float(1 / np.median(ratios(clock, mo.compile(model, w), w)[1]))
-        cells = [name, f"{codec.sizes(model).size_bytes:,}", f"{spent:.2f}", *_errors(w, model, best, large)]
+        cells = [name, f"{mopt.sizes(model).size_bytes:,}", f"{spent:.2f}", *_errors(w, model, best, large)]
         yield f"| {' | '.join(cells)} |"
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 import modelopt_core as mo
 from benchmarks.checkpoints import kept
 from benchmarks.combine.sliders import milliseconds, told
-from modelopt_core.altered import Scattered, altered
-from modelopt_core.estimate import mcnemar
-from modelopt_core.measure import stacked
-from modelopt_core.pipeline import chains, follow, worth
-from modelopt_core.workload import Workload
+from modelopt_core.measuring.measurement import stacked
+from modelopt_core.steps.pipeline import chains, follow, worth
+from modelopt_core.tasks.statistics import mcnemar
+from modelopt_core.workloads.damage import Scattered, altered
+from modelopt_core.workloads.workload import Workload
 
 NAMES = ("digits", "docstrings", "mnist")
 DECIDES = {"route": "threshold", "judge": "suspicion"}  # the first that a chain has is chosen on val

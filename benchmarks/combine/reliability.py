@@ -13,8 +13,8 @@ from torch import nn
 
 import modelopt_core as mo
 from benchmarks.checkpoints import trained
-from modelopt_core.calibration import ece, fit_temperature, tempered
-from modelopt_core.workload import Workload
+from modelopt_core.tasks.calibration import ece, fit_temperature, tempered
+from modelopt_core.workloads.workload import Workload
 
 SHIPPED = ("mnist/lenet5", "mnist/lenet300", "mnist/mlp30", "mnist/mlp1200", "mnist/article", "digits/mlp",
            "docstrings/bag", "docstrings/textcnn")  # fmt: skip

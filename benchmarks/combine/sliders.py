@@ -12,11 +12,11 @@ from torch import nn
 
 import modelopt_core as mo
 from benchmarks.combine.members import pool
-from modelopt_core.calibration import fit_temperature, tempered
-from modelopt_core.cascade import flow
-from modelopt_core.distill import soften
-from modelopt_core.measure import stacked
-from modelopt_core.workload import Workload
+from modelopt_core.measuring.measurement import stacked
+from modelopt_core.steps.cascade import flow
+from modelopt_core.steps.distill import soften
+from modelopt_core.tasks.calibration import fit_temperature, tempered
+from modelopt_core.workloads.workload import Workload
 
 REPEATS = 50
 

@@ -15,11 +15,11 @@ from torch import nn
 
 import modelopt_core as mo
 from benchmarks.checkpoints import trained
-from modelopt_core.estimate import Z, mcnemar
-from modelopt_core.fuse import learned
-from modelopt_core.logistic import STRENGTHS, folded
-from modelopt_core.measure import stacked
-from modelopt_core.workload import Workload
+from modelopt_core.measuring.measurement import stacked
+from modelopt_core.steps.fuse import learned
+from modelopt_core.tasks.statistics import Z, mcnemar
+from modelopt_core.training.logistic import STRENGTHS, folded
+from modelopt_core.workloads.workload import Workload
 
 POOLS = (
     ("mnist", ("lenet300", "lenet300-1", "lenet300-2", "lenet300-3", "lenet300-4")),

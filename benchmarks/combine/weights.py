@@ -13,10 +13,10 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from benchmarks.combine.members import pool
 from benchmarks.combine.sliders import milliseconds, told
-from modelopt_core.ensemble import best_weights, diversity, greedy_weights
-from modelopt_core.estimate import Z
-from modelopt_core.measure import stacked
-from modelopt_core.workload import Workload
+from modelopt_core.measuring.measurement import stacked
+from modelopt_core.steps.ensemble import best_weights, diversity, greedy_weights
+from modelopt_core.tasks.statistics import Z
+from modelopt_core.workloads.workload import Workload
 
 
 def table() -> Iterator[str]:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from benchmarks.checkpoints import CACHE
 from benchmarks.distill.rows import keep, minutes, read
-from modelopt_core import atomic
-from modelopt_core.augment import shift
-from modelopt_core.train import Objective, evaluate, fit
-from modelopt_core.workload import Classification, Split
+from modelopt_core.machine import atomic
+from modelopt_core.training.loop import Objective, evaluate, fit
+from modelopt_core.workloads.augment import shift
+from modelopt_core.workloads.workload import Classification, Split
 
 TEACHER = {"epochs": 60, "lr": 1e-3, "batch_size": 256}  # after the 12 epochs without dropout of the shipped mlp1200
 STUDENT = {"width": 2 / 3, "temperature": 20.0, "alpha": 0.9, "epochs": 20, "batch_size": 256}  # 784-800-800-10

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from benchmarks.checkpoints import CACHE
 from benchmarks.machine import machine
-from modelopt_core import atomic
+from modelopt_core.machine import atomic
 
 RESULTS = Path(__file__).parent.parent / "results" / "distill.json"
 

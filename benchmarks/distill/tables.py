@@ -10,8 +10,8 @@ from scipy import stats as distributions
 
 from benchmarks.distill.loop import KINDS
 from benchmarks.distill.mnist import LONG_EPOCHS, TEMPERATURES
-from modelopt_core.distill.gap import closed
-from modelopt_core.estimate import mcnemar
+from modelopt_core.steps.distill.gap_closed import closed
+from modelopt_core.tasks.statistics import mcnemar
 
 SEEDS, TESTED = 5, 10_000
 

@@ -1,6 +1,6 @@
 """One mistake in one function, and tests run in a process where the module is imported with it. No file is changed.
 
-    python benchmarks/mutants/rewrite.py modelopt_core.cache:Store.peek "return None" "pass" tests/test_cache.py -x
+    python benchmarks/mutants/rewrite.py modelopt_core.machine.cache:Store.peek "return None" "pass" tests/machine/test_cache.py -x
     python benchmarks/mutants/rewrite.py       the same, again and again: a line of JSON in, an exit status out
 
 It is run by its path: importing it as a part of `benchmarks` would import the core before the finder is there. What

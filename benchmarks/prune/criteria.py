@@ -16,8 +16,8 @@ import modelopt_core as mo
 from benchmarks import ledger
 from benchmarks.checkpoints import trained
 from benchmarks.paired import Pair, pair, right, told
-from modelopt_core.estimate import holm, verdict
-from modelopt_core.prune.contest import entrants
+from modelopt_core.steps.prune.contest import entrants
+from modelopt_core.tasks.statistics import holm, verdict
 
 LEDGER = "prune-criteria"
 NETS, SEEDS = ("digits/cnn", "digits/mlp", "mnist/lenet300"), 5

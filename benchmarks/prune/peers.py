@@ -30,15 +30,15 @@ import modelopt_core as mo
 from benchmarks import ledger
 from benchmarks.checkpoints import trained
 from benchmarks.paired import Crossed, right, told
-from modelopt_core import identity
-from modelopt_core.calls import sample
-from modelopt_core.estimate import holm, verdict
-from modelopt_core.events import silent
-from modelopt_core.layers import macs
-from modelopt_core.norms import reestimate_norms
-from modelopt_core.prune.stats import EXAMPLES
-from modelopt_core.train import fit
-from modelopt_core.workload import Workload
+from modelopt_core.machine.events import silent
+from modelopt_core.models import identity
+from modelopt_core.steps.prune.stats import EXAMPLES
+from modelopt_core.structure.layer_inputs import sample
+from modelopt_core.structure.layer_table import macs
+from modelopt_core.tasks.statistics import holm, verdict
+from modelopt_core.training.loop import fit
+from modelopt_core.training.norms import reestimate_norms
+from modelopt_core.workloads.workload import Workload
 
 LEDGER = "prune-peers"
 NETS = {  # seeds of the checkpoints that report; what a channel's score is was chosen with others

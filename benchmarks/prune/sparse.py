@@ -15,8 +15,8 @@ import modelopt_core as mo
 from benchmarks import ledger
 from benchmarks.checkpoints import kept, trained
 from benchmarks.paired import Pair, pair, right, told
-from modelopt_core import identity
-from modelopt_core.prune import Prune
+from modelopt_core.models import identity
+from modelopt_core.steps.prune import Prune
 
 NETS, SEEDS = ("lenet300", "lenet5"), 5
 RECIPES = Path(__file__).parent.parent / "recipes"

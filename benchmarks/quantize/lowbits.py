@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from benchmarks import ledger
 from benchmarks.paired import pair, right
-from modelopt_core.cache import STORE
-from modelopt_core.estimate import holm
-from modelopt_core.layers import WEIGHTED
+from modelopt_core.machine.cache import STORE
+from modelopt_core.structure.layer_table import WEIGHTED
+from modelopt_core.tasks.statistics import holm
 
 NETS = ("lenet300", "mlp1200", "lenet5")
 CANDIDATE = "gptq"

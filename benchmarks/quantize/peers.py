@@ -24,9 +24,9 @@ import modelopt_core as mo
 from benchmarks import ledger
 from benchmarks.paired import Pair, pair, right
 from benchmarks.quantize.lowbits import score
-from modelopt_core import export
-from modelopt_core.calls import sample
-from modelopt_core.estimate import holm
+from modelopt_core.runtime import onnx_export
+from modelopt_core.structure.layer_inputs import sample
+from modelopt_core.tasks.statistics import holm
 
 NETS = ("digits/cnn", "digits/mlp", "mnist/lenet300", "mnist/lenet5", "mnist/mlp1200")
 KINDS = {2: torch.int2, 3: torch.int3, 4: torch.int4, 8: torch.int8}
@@ -91,7 +91,7 @@ def cells(model: nn.Module, w: mo.Workload) -> Iterator[tuple[str, str, Tensor, 
     ours_right, how = answers(compiled, w), compiled.label.removeprefix("ONNX Runtime ")
     for peer, graph in (("ONNX Runtime", static(model, w)), ("NNCF", by_nncf(model, w))):
         session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-        found = answers(lambda x, s=session: torch.from_numpy(s.run(None, {export.INPUT: x.numpy()})[0]), w)
+        found = answers(lambda x, s=session: torch.from_numpy(s.run(None, {onnx_export.INPUT: x.numpy()})[0]), w)
         yield "int8", peer, found, ours_right, how
 
 
@@ -107,7 +107,7 @@ def static(model: nn.Module, w: mo.Workload) -> onnx.ModelProto:
 
     class Reader(ort.CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = iter([{export.INPUT: examples}])
+            self.left = iter([{onnx_export.INPUT: examples}])
 
         def get_next(self) -> dict[str, object] | None:
             return next(self.left, None)
@@ -127,5 +127,5 @@ def by_nncf(model: nn.Module, w: mo.Workload) -> onnx.ModelProto:
     """NNCF's post-training quantization of the same graph, with its defaults."""
     nncf.set_log_level(logging.ERROR)
     inputs = w.train.inputs[sample(len(w.train), EXAMPLES)].numpy()
-    data = nncf.Dataset([inputs[i : i + 1] for i in range(len(inputs))], lambda x: {export.INPUT: x})
-    return nncf.quantize(export.onnx_graph(model, w.example), data, subset_size=EXAMPLES)
+    data = nncf.Dataset([inputs[i : i + 1] for i in range(len(inputs))], lambda x: {onnx_export.INPUT: x})
+    return nncf.quantize(onnx_export.onnx_graph(model, w.example), data, subset_size=EXAMPLES)

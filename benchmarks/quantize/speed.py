@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import modelopt_core as mo
-from modelopt_core.timing import interleave
+from modelopt_core.runtime.latency import interleave
 
 NETS = ("digits/cnn", "digits/mlp", "mnist/lenet300", "mnist/lenet5", "mnist/mlp1200")
 BATCHES = (1, 64)

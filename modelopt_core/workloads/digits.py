@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modelopt_core.augment import shift, speckle
 from modelopt_core.errors import DataMissing
-from modelopt_core.subtask import Subtask, repairing, sorting
-from modelopt_core.workload import WORKLOADS, Classification, Split
+from modelopt_core.workloads.augment import shift, speckle
+from modelopt_core.workloads.subtask import Subtask, repairing, sorting
+from modelopt_core.workloads.workload import WORKLOADS, Classification, Split
 
 INK = 16  # the darkest grey in the file
 LABELS = tuple("0123456789")

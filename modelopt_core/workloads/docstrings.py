@@ -20,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-from modelopt_core.augment import drop_words
 from modelopt_core.errors import DataMissing
-from modelopt_core.subtask import Subtask, sorting
-from modelopt_core.workload import SPLITS, WORKLOADS, Classification, Split
+from modelopt_core.workloads.augment import drop_words
+from modelopt_core.workloads.subtask import Subtask, sorting
+from modelopt_core.workloads.workload import SPLITS, WORKLOADS, Classification, Split
 
 PACKAGES = {  # label, which is also the distribution -> package
     "numpy": "numpy",

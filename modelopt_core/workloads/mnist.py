@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modelopt_core import atomic
-from modelopt_core.assets import user_folder
-from modelopt_core.augment import scatter, shift, speckle
 from modelopt_core.errors import DataMissing
-from modelopt_core.events import Progress, Report, silent
-from modelopt_core.subtask import Subtask, locating, repairing, sorting
-from modelopt_core.torchvision_cpu import import_torchvision
-from modelopt_core.workload import WORKLOADS, Classification, Split
+from modelopt_core.machine import atomic
+from modelopt_core.machine.events import Progress, Report, silent
+from modelopt_core.machine.folders import user_folder
+from modelopt_core.machine.torchvision_cpu import import_torchvision
+from modelopt_core.workloads.augment import scatter, shift, speckle
+from modelopt_core.workloads.subtask import Subtask, locating, repairing, sorting
+from modelopt_core.workloads.workload import WORKLOADS, Classification, Split
 
 MD5 = {  # of the uncompressed files
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",

@@ -9,14 +9,14 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.altered import alterations, altered
 from modelopt_core.errors import ModelOptError, unknown
-from modelopt_core.pipeline import SWITCHES, chains
-from modelopt_core.subtask import Subtask
-from pages.shared import address, handle, pool
-from pages.shared.bench import Bench, load_workload
-from pages.shared.pin import Pin
-from pages.shared.say import plain
+from modelopt_core.steps.pipeline import SWITCHES, chains
+from modelopt_core.workloads.damage import alterations, altered
+from modelopt_core.workloads.subtask import Subtask
+from pages.draw.say import plain
+from pages.state import address, knob, pool
+from pages.state.bench import Bench, load_workload
+from pages.state.pin import Pin
 
 STAGES, MEMBERS, SWITCHED, INPUTS = (f"Pipeline.{name}" for name in ("stages", "members", "switches", "inputs"))
 READY = "Pipeline.ready"  # is the popover open?
@@ -56,10 +56,10 @@ def _inputs(here: Bench) -> dict[str, str]:
     return {ALTERED[how]: how for how in ("", *alterations(here.workload))}
 
 
-def turn(step: mo.Pipeline, here: Bench) -> handle.Handle:
+def turn(step: mo.Pipeline, here: Bench) -> knob.Handle:
     """The Dial turns how sure the sorting must be; without a sorting stage, how suspicious the judge."""
     kinds = _kinds(here)
-    found = handle.of_field(step, "suspicion" if "judge" in kinds and "route" not in kinds else "threshold")
+    found = knob.of_field(step, "suspicion" if "judge" in kinds and "route" not in kinds else "threshold")
     return found if kinds & DECIDES.keys() else replace(found, about=f"{UNTURNED} {found.about}")
 
 

@@ -8,13 +8,14 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.pipeline import SWITCHES, Flow, follow, worth
-from modelopt_core.subtask import Subtask
+from modelopt_core.steps.pipeline import SWITCHES, Flow, follow, worth
+from modelopt_core.workloads.subtask import Subtask
 from pages.combining import chain, said
-from pages.shared import bench, charts, pool, units
-from pages.shared.pin import Pin
-from pages.shared.say import plain
-from pages.shared.trial import Trial
+from pages.draw import charts, units
+from pages.draw.say import plain
+from pages.state import bench, pool
+from pages.state.pin import Pin
+from pages.work.trial import Trial
 
 WIDTHS = (3, 5, 3)
 ORACLE = "simulated: an oracle knows the truth, and nothing of it is timed"

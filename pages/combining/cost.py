@@ -8,12 +8,12 @@ from itertools import pairwise
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.cascade import Choice, best_thresholds, front
 from modelopt_core.errors import ModelOptError
+from modelopt_core.steps.cascade import Choice, best_thresholds, front
 from pages.combining import said, stages
-from pages.shared import charts, say, units
-from pages.shared.say import plain
-from pages.shared.trial import Trial
+from pages.draw import charts, say, units
+from pages.draw.say import plain
+from pages.work.trial import Trial
 
 UNITS = {"MACs": "multiply–accumulates", "ms": "milliseconds, one thread"}
 

@@ -7,10 +7,11 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.ensemble import diversity, shares_added
+from modelopt_core.steps.ensemble import diversity, shares_added
 from pages.combining import said, weights
-from pages.shared import charts, pool, units
-from pages.shared.trial import Trial
+from pages.draw import charts, units
+from pages.state import pool
+from pages.work.trial import Trial
 
 MATRICES = {
     "disagreement": "Share of examples where the two answer differently. High helps, if both are good.",

@@ -6,10 +6,11 @@ from html import escape
 
 import streamlit as st
 
-from modelopt_core.ensemble import doubtful
+from modelopt_core.steps.ensemble import doubtful
 from pages.combining import said, weights
-from pages.shared import examples, units
-from pages.shared.trial import Trial
+from pages.draw import units
+from pages.tabs import examples
+from pages.work.trial import Trial
 
 MOST = 24
 

@@ -7,8 +7,9 @@ from html import escape
 import streamlit as st
 
 from pages.combining import said, stages
-from pages.shared import examples, units
-from pages.shared.trial import Trial
+from pages.draw import units
+from pages.tabs import examples
+from pages.work.trial import Trial
 
 MOST = 36
 

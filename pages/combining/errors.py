@@ -6,11 +6,11 @@ from html import escape
 
 import streamlit as st
 
-from modelopt_core.pipeline import Flow
+from modelopt_core.steps.pipeline import Flow
 from pages.combining import composed, pictures
-from pages.shared import charts, say, units
-from pages.shared.say import plain
-from pages.shared.trial import Trial
+from pages.draw import charts, say, units
+from pages.draw.say import plain
+from pages.work.trial import Trial
 
 MOST = 36
 EVERY = "every stage"

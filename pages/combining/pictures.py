@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from modelopt_core.altered import Scattered
-from modelopt_core.pipeline import Flow, Seen, seen
+from modelopt_core.steps.pipeline import Flow, Seen, seen
+from modelopt_core.workloads.damage import Scattered
 from pages.combining import composed
-from pages.shared import examples, units
-from pages.shared.trial import Trial
+from pages.draw import units
+from pages.tabs import examples
+from pages.work.trial import Trial
 
 BOXES = "Outlined: what was cut out; dotted: where it really is. Beside it: what the last stage was given."
 GIVEN = "Beside each example: what the last stage was given."

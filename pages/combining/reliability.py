@@ -6,9 +6,9 @@ from html import escape
 
 import streamlit as st
 
-from modelopt_core.calibration import Calibrated, calibrated
-from pages.shared import charts, units
-from pages.shared.trial import Trial
+from modelopt_core.tasks.calibration import Calibrated, calibrated
+from pages.draw import charts, units
+from pages.work.trial import Trial
 
 
 def draw(trial: Trial) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.rivals import Rival, rivals
+from modelopt_core.studies.single_model import Rival, rivals
 from pages.combining import said
-from pages.shared import bench, pool, units
-from pages.shared.say import plain
-from pages.shared.trial import Trial
+from pages.draw import units
+from pages.draw.say import plain
+from pages.state import bench, pool
+from pages.work.trial import Trial
 
 HEADS = ("", "score on val", "95 % interval", "log loss", "file", "latency, one example")
 KEY = "Ensemble.large"

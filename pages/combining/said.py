@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from modelopt_core import identity
-from modelopt_core.cache import STORE
-from modelopt_core.cascade import INPUTS, Exits
-from modelopt_core.ensemble import judged
-from modelopt_core.measure import stacked
-from pages.shared import pool
-from pages.shared.trial import Trial
+from modelopt_core.machine.cache import STORE
+from modelopt_core.measuring.measurement import stacked
+from modelopt_core.models import identity
+from modelopt_core.steps.cascade import INPUTS, Exits
+from modelopt_core.steps.ensemble import judged
+from pages.state import pool
+from pages.work.trial import Trial
 
 T = TypeVar("T")
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.cascade import Flow, flow
 from modelopt_core.errors import ModelOptError
+from modelopt_core.steps.cascade import Flow, flow
 from pages.combining import said
-from pages.shared import charts, controls, pool, units
-from pages.shared.bench import Bench
-from pages.shared.say import plain
-from pages.shared.trial import Trial
+from pages.draw import charts, units
+from pages.draw.say import plain
+from pages.state import controls, pool
+from pages.state.bench import Bench
+from pages.work.trial import Trial
 
 THRESHOLDS, THRESHOLD, EXITS = "Cascade.thresholds", "Cascade.threshold", "Cascade.exits"
 STEP = 0.001

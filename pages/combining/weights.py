@@ -10,15 +10,16 @@ from typing import Any
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.ensemble import Solved, best_weights, greedy_weights
 from modelopt_core.errors import ModelOptError, unknown
-from modelopt_core.step import Knob
+from modelopt_core.steps.base import Knob
+from modelopt_core.steps.ensemble import Solved, best_weights, greedy_weights
 from pages.combining import said
-from pages.shared import address, pool, say, units
-from pages.shared.bench import Bench
-from pages.shared.handle import Handle
-from pages.shared.say import plain
-from pages.shared.trial import Trial
+from pages.draw import say, units
+from pages.draw.say import plain
+from pages.state import address, pool
+from pages.state.bench import Bench
+from pages.state.knob import Handle
+from pages.work.trial import Trial
 
 WEIGHTS, DIAL, LOCKED = "Ensemble.weights", "Ensemble.dial", "Ensemble.locked"
 KNOB = Knob(0.0, 1.0, 0.01, "w")

@@ -7,12 +7,13 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core import measured
-from modelopt_core.distill import OWN
-from modelopt_core.estimate import Estimate
-from pages.shared import controls, work
-from pages.shared.bench import Bench
-from pages.shared.setting import Setting
+from modelopt_core.steps.distill import OWN
+from modelopt_core.studies import shipped_curves
+from modelopt_core.tasks.statistics import Estimate
+from pages.state import controls
+from pages.state.bench import Bench
+from pages.state.setting import Setting
+from pages.work import launch
 
 KNOB = "temperature"
 
@@ -28,10 +29,10 @@ def reference(setting: Setting) -> tuple[Estimate, str] | None:
     """Its score on val over the seeds that were run, as a band behind the curve; None where nobody has run it."""
     here, step = setting.bench, setting.step
     assert isinstance(step, mo.Distill)
-    shipped = measured.curve(step, KNOB, here.model, here.workload)
+    shipped = shipped_curves.curve(step, KNOB, here.model, here.workload)
     found = shipped.beside if shipped else None
-    if found is None and work.kept(setting.other(step.alone)):
-        model = work.apply(step.alone, [here.model], here.workload)
+    if found is None and launch.kept(setting.other(step.alone)):
+        model = launch.apply(step.alone, [here.model], here.workload)
         found = mo.measure(model, here.workload, runtime=here.runtime, device=here.device, baseline=here.model)
     return (found.score, "without a teacher") if found else None
 
@@ -39,7 +40,7 @@ def reference(setting: Setting) -> tuple[Estimate, str] | None:
 def strip(setting: Setting) -> None:
     """Where the curve comes from, if it came with the project."""
     here, step = setting.bench, setting.step
-    shipped = measured.curve(step, KNOB, here.model, here.workload)
+    shipped = shipped_curves.curve(step, KNOB, here.model, here.workload)
     if shipped and here.runtime == "onnx":
         st.html(
             f'<p class="mo-foot"><b>The curve came with the project</b>: each point the mean of {shipped.seeds} seeds, '

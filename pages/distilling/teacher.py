@@ -9,11 +9,11 @@ from dataclasses import replace
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.distill import OWN
-from modelopt_core.reading import loads
-from pages.shared import address, controls, history, pin, pool
-from pages.shared.bench import Bench, load_model
-from pages.shared.pin import Pin
+from modelopt_core.steps.distill import OWN
+from modelopt_core.steps.reading import loads
+from pages.state import address, controls, history, pin, pool
+from pages.state.bench import Bench, load_model
+from pages.state.pin import Pin
 
 TEACHER = "Distill.teacher"  # the item of `Pin.item` as text; empty: the bench's model
 STUDENT = controls.keys(mo.Distill)["student"]

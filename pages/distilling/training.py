@@ -10,10 +10,12 @@ from statistics import fmean
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.jobs import Job, watch
-from modelopt_core.jobs.pairs import ALONE
-from pages.shared import address, charts, units, work, work_view
-from pages.shared.setting import Setting
+from modelopt_core.studies.jobs import Job, watch
+from modelopt_core.studies.jobs.pairs import ALONE
+from pages.draw import charts, units
+from pages.state import address
+from pages.state.setting import Setting
+from pages.work import launch, work_view
 
 EVERY_S = 1.0
 NAMES = ("with the teacher", "without a teacher")
@@ -29,14 +31,14 @@ def draw(setting: Setting) -> None:
 
 def _busy(setting: Setting) -> Job | None:
     """The job that trains this very student."""
-    job = work.found(setting)
+    job = launch.found(setting)
     return job if job is not None and not job.ended else None
 
 
 def _part(setting: Setting, was_busy: bool) -> None:
     job, here, step = _busy(setting), setting.bench, setting.step
     if job is not None:
-        _running(job, beside=work.kept(setting))
+        _running(job, beside=launch.kept(setting))
     elif step.beside:
         _offer(setting)
     _curves(setting)
@@ -52,7 +54,7 @@ def _running(job: Job, beside: bool) -> None:
         st.html(f'<p class="mo-foot">{escape(work_view.state_of(job))}: {escape(work_view.doing(job))}. '
                 f"{escape(work_view.pace(job))}</p>")  # fmt: skip
         if beside:
-            work.buttons(job, "distill")
+            launch.buttons(job, "distill")
 
 
 def _offer(setting: Setting) -> None:
@@ -62,7 +64,7 @@ def _offer(setting: Setting) -> None:
         seeds = st.segmented_control("Seeds", SEEDS, default=SEEDS[0], required=True, key="distill-seeds",
                                      label_visibility="collapsed", format_func=_counted,
                                      help="First weights and order; several show how much is luck.")  # fmt: skip
-        st.button("Train both", icon=":material/play_arrow:", key="distill-both", on_click=work.pair,
+        st.button("Train both", icon=":material/play_arrow:", key="distill-both", on_click=launch.pair,
                   args=(setting, seeds))  # fmt: skip
 
 
@@ -75,7 +77,7 @@ def _seeds(setting: Setting) -> int:
     step, workload = setting.step, setting.bench.workload
     both = (step, step.alone)
     return sum(1 for _ in takewhile(
-        lambda seed: all(work.at_hand(setting.models, workload, each, seed) for each in both), range(max(SEEDS))
+        lambda seed: all(launch.at_hand(setting.models, workload, each, seed) for each in both), range(max(SEEDS))
     ))  # fmt: skip
 
 
@@ -105,10 +107,10 @@ def _scores(setting: Setting) -> list[watch.Curve]:
 
     Of a seed that has come less far than the first, nothing: the band would end there.
     """
-    job = work.found(setting)
+    job = launch.found(setting)
     if job is None:
         return []
-    second = job.plan.pair is not None and work.steps(job)[0] != setting.step
+    second = job.plan.pair is not None and launch.steps(job)[0] != setting.step
     found = list(watch.by_epoch(job, f"score{ALONE}" if second else "score").values())
     return [curve for curve in found if curve.x[-1:] == found[0].x[-1:]]
 

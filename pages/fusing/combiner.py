@@ -7,10 +7,11 @@ from html import escape
 
 import streamlit as st
 
-from modelopt_core.fuse import Learned, learned, reads
+from modelopt_core.steps.fuse import Learned, learned, reads
+from pages.draw import charts, say
 from pages.fusing import turning
-from pages.shared import charts, pool, say
-from pages.shared.trial import Trial
+from pages.state import pool
+from pages.work.trial import Trial
 
 
 def draw(trial: Trial) -> None:

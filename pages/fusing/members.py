@@ -8,10 +8,11 @@ import streamlit as st
 from torch import nn
 
 import modelopt_core as mo
-from modelopt_core.estimate import Estimate, mean_interval
-from pages.shared import pool, units
-from pages.shared.bench import Bench
-from pages.shared.trial import Trial
+from modelopt_core.tasks.statistics import Estimate, mean_interval
+from pages.draw import units
+from pages.state import pool
+from pages.state.bench import Bench
+from pages.work.trial import Trial
 
 HEADS = ("score on val", "95 % interval", "score on test", "file", "latency", "MACs")
 

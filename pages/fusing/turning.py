@@ -10,15 +10,16 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
-from modelopt_core.estimate import Estimate, mean_interval
-from modelopt_core.fuse import alike, learned
-from modelopt_core.step import Knob
+from modelopt_core.steps.base import Knob
+from modelopt_core.steps.fuse import alike, learned
+from modelopt_core.tasks.statistics import Estimate, mean_interval
 from pages.combining.weights import place, shared_out
-from pages.shared import address, controls, pool, work
-from pages.shared.bench import Bench
-from pages.shared.handle import Handle
-from pages.shared.say import plain
-from pages.shared.setting import Setting
+from pages.draw.say import plain
+from pages.state import address, controls, pool
+from pages.state.bench import Bench
+from pages.state.knob import Handle
+from pages.state.setting import Setting
+from pages.work import launch
 
 OF, WEIGHTS, SELECT, SCALE, STRENGTHS = (f"Fuse.{name}" for name in ("of", "weights", "select", "scale", "strengths"))
 DIAL = "Fuse.dial"
@@ -85,7 +86,7 @@ def _scale(step: mo.Fuse) -> Handle:
 def _pull(step: mo.Fuse, here: Bench) -> Handle:
     value = PULL.high
     with suppress(ModelOptError):  # the cards say it, also where a job must find it first
-        whole = work.apply(step, pool.models(pool.current("Fuse", here), here), here.workload)
+        whole = launch.apply(step, pool.models(pool.current("Fuse", here), here), here.workload)
         if found := learned(whole):
             value = min(PULL.high, max(PULL.low, math.log10(found.strength)))
 

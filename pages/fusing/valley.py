@@ -9,13 +9,14 @@ from typing import Any
 
 import streamlit as st
 
-from modelopt_core import identity
 from modelopt_core.errors import ModelOptError
-from modelopt_core.fuse import ROUTES, Spot, alike, barrier, routes
-from modelopt_core.sweep import SWEEPER, Sweep
-from pages.shared import charts, pool, say, units
-from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.setting import Setting
+from modelopt_core.models import identity
+from modelopt_core.steps.fuse import ROUTES, Spot, alike, barrier, routes
+from modelopt_core.studies.background import SWEEPER, Sweep
+from pages.draw import charts, say, units
+from pages.state import pool
+from pages.state.setting import Setting
+from pages.work.follow import PATIENCE_S, follow
 
 POINTS = 21
 DASHES = dict(zip(ROUTES, ("dot", "dash", "solid"), strict=True))

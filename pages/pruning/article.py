@@ -8,10 +8,11 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
-from pages.shared import controls, history, say
-from pages.shared.bench import load_model, load_workload
-from pages.shared.say import plain
-from pages.shared.setting import Setting
+from pages.draw import say
+from pages.draw.say import plain
+from pages.state import controls, history
+from pages.state.bench import load_model, load_workload
+from pages.state.setting import Setting
 
 WORKLOAD, MODEL = "mnist", "article"
 FIELDS: dict[str, object] = {

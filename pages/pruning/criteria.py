@@ -9,15 +9,15 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core import identity
-from modelopt_core.prune import Cell, Duel, contest, duels, entrants, spreads
-from modelopt_core.prune.contest import RATIOS, SEEDS, drawn, length
-from modelopt_core.sweep import SWEEPER, Sweep
+from modelopt_core.models import identity
+from modelopt_core.steps.prune import Cell, Duel, contest, duels, entrants, spreads
+from modelopt_core.steps.prune.contest import RATIOS, SEEDS, drawn, length
+from modelopt_core.studies.background import SWEEPER, Sweep
+from pages.draw import charts, units
 from pages.pruning import recovery
-from pages.shared import charts, units
-from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.setting import Setting
-from pages.shared.trial import start
+from pages.state.setting import Setting
+from pages.work.follow import PATIENCE_S, follow
+from pages.work.trial import start
 
 SUBJECT = "hebbian"  # the article's own rule: the page says where it wins and loses
 FAMILY = 5  # colours before a dash tells criteria apart

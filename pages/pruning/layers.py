@@ -7,11 +7,12 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.prune import Unit
+from modelopt_core.steps.prune import Unit
 from pages.pruning import ratios
-from pages.shared import layer_table, work
-from pages.shared.setting import Setting
-from pages.shared.trial import Trial
+from pages.state.setting import Setting
+from pages.tabs import layer_table
+from pages.work import launch
+from pages.work.trial import Trial
 
 
 def bars(step: mo.Prune) -> layer_table.Bars:
@@ -25,7 +26,7 @@ def draw(setting: Setting) -> None:
     assert isinstance(step, mo.Prune)
     left, right = st.columns([5, 3], gap="large")
     with left:
-        layer_table.draw(setting, bars(step)) if isinstance(setting, Trial) else work.to_come()
+        layer_table.draw(setting, bars(step)) if isinstance(setting, Trial) else launch.to_come()
     with right:
         ratios.edit(here, step.granularity)
         notes = (*(setting.notes if isinstance(setting, Trial) else ()), *ratios.still(here, step.granularity))

@@ -11,9 +11,9 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
-from modelopt_core.prune import Unit, units
-from pages.shared import address, controls
-from pages.shared.bench import Bench
+from modelopt_core.steps.prune import Unit, units
+from pages.state import address, controls
+from pages.state.bench import Bench
 
 if TYPE_CHECKING:
     import pandas as pd

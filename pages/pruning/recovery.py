@@ -9,11 +9,13 @@ import streamlit as st
 
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
-from modelopt_core.estimate import Estimate, mean_interval
-from modelopt_core.norms import norms_of
-from pages.shared import address, controls, line, units, work
-from pages.shared.bench import Bench
-from pages.shared.setting import Setting
+from modelopt_core.tasks.statistics import Estimate, mean_interval
+from modelopt_core.training.norms import norms_of
+from pages.draw import units
+from pages.state import address, controls
+from pages.state.bench import Bench
+from pages.state.setting import Setting
+from pages.work import launch, line
 
 KEYS = controls.keys(mo.Prune)
 TITLES = {"none": "raw", "norms": "norms re-estimated", "fine-tuned": "fine-tuned"}
@@ -40,7 +42,7 @@ def marks(here: Bench, step: mo.Prune) -> list[Mark]:
     tuned = step.changed(recovery="fine-tuned")
     rounds = f", {tuned.rounds} rounds" if tuned.rounds > 1 else ""
     said = f"{tuned.epochs} epoch{'s' if tuned.epochs > 1 else ''}{rounds}"
-    if work.kept(Setting(here, tuned)):
+    if launch.kept(Setting(here, tuned)):
         return [raw, norms, Mark("fine-tuned", _score(here, tuned), said)]
     return [raw, norms, Mark("fine-tuned", None, "a job is at it" if busy(here, step) else "not measured")]
 
@@ -48,7 +50,7 @@ def marks(here: Bench, step: mo.Prune) -> list[Mark]:
 def busy(here: Bench, step: mo.Prune) -> bool:
     """Is a job at the fine-tuned point?"""
     tuned = step.changed(recovery="fine-tuned")
-    job = None if work.kept(Setting(here, tuned)) else work.found(Setting(here, tuned))
+    job = None if launch.kept(Setting(here, tuned)) else launch.found(Setting(here, tuned))
     return job is not None and not job.ended
 
 
@@ -89,7 +91,7 @@ def _draw(setting: Setting, watched: bool) -> None:
 
 
 def _score(here: Bench, step: mo.Prune) -> Estimate:
-    model = work.apply(step, [here.model], here.workload)
+    model = launch.apply(step, [here.model], here.workload)
     said = mo.predictions(model, here.workload, runtime=here.runtime, device=here.device)
     return mean_interval(said.scores.numpy())
 

@@ -8,10 +8,11 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.measure import Measurement
-from pages.shared import charts, trial, units
-from pages.shared.handle import of_field
-from pages.shared.trial import Trial
+from modelopt_core.measuring.measurement import Measurement
+from pages.draw import charts, units
+from pages.state.knob import of_field
+from pages.work import trial
+from pages.work.trial import Trial
 
 STEPS = 50  # of the theoretical line
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core import identity
-from modelopt_core.prune import Sensitivity, Unit
-from modelopt_core.sweep import SWEEPER, Sweep
+from modelopt_core.models import identity
+from modelopt_core.steps.prune import Sensitivity, Unit
+from modelopt_core.studies.background import SWEEPER, Sweep
+from pages.draw import charts, units
 from pages.pruning import ratios, recovery
-from pages.shared import charts, units
-from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.setting import Setting
+from pages.state.setting import Setting
+from pages.work.follow import PATIENCE_S, follow
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,10 +10,10 @@ import streamlit as st
 from numpy.typing import NDArray
 
 import modelopt_core as mo
-from modelopt_core.prune import Reveal, reveal, units
+from modelopt_core.steps.prune import Reveal, reveal, units
+from pages.draw import charts
 from pages.pruning import picture
-from pages.shared import charts
-from pages.shared.setting import Setting
+from pages.state.setting import Setting
 
 BINS = 48
 MOST_BARS = 600  # channels drawn one by one

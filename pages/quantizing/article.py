@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from modelopt_core.quantize.inspect import affine_curve
-from pages.shared import charts, say
-from pages.shared.setting import Setting
+from modelopt_core.steps.quantize.inspect import affine_curve
+from pages.draw import charts, say
+from pages.state.setting import Setting
 
 EXAMPLE = 127.5
 SCALE, ZERO = "article scale", "article zero"

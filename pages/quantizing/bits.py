@@ -7,13 +7,14 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.quantize.inspect import LayerError, layer_errors, names
+from modelopt_core.steps.quantize.inspect import LayerError, layer_errors, names
+from pages.draw import units
+from pages.draw.say import plain
 from pages.quantizing import solve
-from pages.shared import address, controls, units
-from pages.shared.bench import Bench
-from pages.shared.say import plain
-from pages.shared.setting import Setting
-from pages.shared.trial import Trial
+from pages.state import address, controls
+from pages.state.bench import Bench
+from pages.state.setting import Setting
+from pages.work.trial import Trial
 
 KEY = controls.keys(mo.Quantize)["layer_bits"]
 DIAL = 0  # follows it

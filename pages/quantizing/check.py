@@ -7,9 +7,9 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.agreement import Agreement
-from pages.shared import charts, units
-from pages.shared.trial import Trial
+from modelopt_core.measuring.runtime_agreement import Agreement
+from pages.draw import charts, units
+from pages.work.trial import Trial
 
 HEIGHT = 170
 WHY = {

@@ -6,9 +6,9 @@ from html import escape
 
 import streamlit as st
 
-from modelopt_core.quantize.inspect import LayerError, layer_errors
-from pages.shared import units
-from pages.shared.trial import Trial
+from modelopt_core.steps.quantize.inspect import LayerError, layer_errors
+from pages.draw import units
+from pages.work.trial import Trial
 
 TITLES = ("layer", "share of the error", "bits", "signal to noise", "over half a step off", "dead channels",
           "largest weight", "in the file")  # fmt: skip

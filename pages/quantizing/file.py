@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from modelopt_core import codec
-from pages.shared import charts, downloads, units
-from pages.shared.trial import Trial
+from modelopt_core.files import mopt
+from pages.draw import charts, units
+from pages.tabs import downloads
+from pages.work.trial import Trial
 
 HEIGHT = 220
 OPACITY = (1.0, 0.7, 0.45, 0.25)
@@ -14,7 +15,7 @@ OPACITY = (1.0, 0.7, 0.45, 0.25)
 
 def draw(trial: Trial) -> None:
     """Two stacked bars, before and after, and a line at the bound."""
-    found = [("before", codec.sizes(trial.bench.model)), ("after", codec.sizes(trial.after))]
+    found = [("before", mopt.sizes(trial.bench.model)), ("after", mopt.sizes(trial.after))]
     fig = charts.figure("bytes", "", height=HEIGHT)
     for part, opacity in zip(found[1][1].parts, OPACITY, strict=False):
         sizes = [size.parts[part] for _, size in found]

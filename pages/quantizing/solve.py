@@ -11,13 +11,14 @@ from typing import Any
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core import identity
-from modelopt_core.quantize import WIDTHS, Width
-from modelopt_core.quantize.inspect import names
-from modelopt_core.sweep import SWEEPER, Sweep
-from pages.shared import address, units
-from pages.shared.follow import PATIENCE_S, follow
-from pages.shared.setting import Setting
+from modelopt_core.models import identity
+from modelopt_core.steps.quantize import WIDTHS, Width
+from modelopt_core.steps.quantize.inspect import names
+from modelopt_core.studies.background import SWEEPER, Sweep
+from pages.draw import units
+from pages.state import address
+from pages.state.setting import Setting
+from pages.work.follow import PATIENCE_S, follow
 
 BYTES, DROP = "bytes of the file", "points of score"
 LIMIT, BUDGET, TOLERATED = "Quantize limit", "Quantize budget", "Quantize tolerated"

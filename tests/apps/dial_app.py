@@ -7,8 +7,8 @@ import time
 
 import streamlit as st
 
-from pages.shared.dial import dial
-from pages.shared.say import plain
+from pages.draw.dial import dial
+from pages.draw.say import plain
 
 BASELINE = {"size_bytes": 84_000, "latency_ms": 0.079}
 GRID = 101

@@ -9,21 +9,23 @@ from pathlib import Path
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.assets import asset_path
-from pages.shared import address, bench, frame, layer_table, pin, sidebar
+from modelopt_core.machine.folders import asset_path
+from pages.frame import sidebar, technique_page
+from pages.state import address, bench, pin
+from pages.tabs import layer_table
 
 if "MODELOPT_COUNT" in os.environ:
     with Path(os.environ["MODELOPT_COUNT"]).open("a") as file:
         file.write(f"{os.getpid()}\n")
 
 st.set_page_config(layout="wide")
-st.html(asset_path().parent / "pages" / "shared" / "style.css")
+st.html(asset_path().parent / "pages" / "frame" / "style.css")
 
 
 def page() -> None:
     """Finetune in the frame."""
-    frame.page(
-        frame.Technique(
+    technique_page.page(
+        technique_page.Technique(
             step=mo.Finetune,
             knob="epochs",
             question="How much comes back?",

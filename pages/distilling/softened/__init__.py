@@ -8,10 +8,10 @@ from pathlib import Path
 import streamlit as st
 
 import modelopt_core as mo
-from modelopt_core.distill import telling
-from pages.shared import charts
-from pages.shared.examples import shown
-from pages.shared.setting import Setting
+from modelopt_core.steps.distill import telling
+from pages.draw import charts
+from pages.state.setting import Setting
+from pages.tabs.examples import shown
 
 HERE = Path(__file__).parent
 EXAMPLES, CHARACTERS = 14, 60

@@ -12,15 +12,15 @@ from typing import Any
 import streamlit as st
 from torch import nn
 
-from modelopt_core import identity
-from modelopt_core.cache import STORE
-from modelopt_core.quantize import Scheme
-from modelopt_core.quantize.inspect import largest, names, observed
-from modelopt_core.quantize.spread import spread
-from modelopt_core.step import kept
-from pages.shared import charts
-from pages.shared.say import plain
-from pages.shared.trial import Trial
+from modelopt_core.machine.cache import STORE
+from modelopt_core.models import identity
+from modelopt_core.steps.base import kept
+from modelopt_core.steps.quantize import Scheme
+from modelopt_core.steps.quantize.inspect import largest, names, observed
+from modelopt_core.steps.quantize.spread import spread
+from pages.draw import charts
+from pages.draw.say import plain
+from pages.work.trial import Trial
 
 HERE = Path(__file__).parent
 HEIGHT, BESIDE = 310, 340  # of the histogram and of the chart beside it, in pixels

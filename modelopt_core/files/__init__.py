@@ -1,0 +1,1 @@
+"""Compact model files that are counted, saved and loaded again."""

@@ -1,0 +1,1 @@
+"""This computer: folders, safe writes, the cache, whose turn the cores are, events, registries."""

@@ -1,0 +1,1 @@
+"""Running a model: PyTorch or ONNX Runtime, float or integer, and how long it takes."""

@@ -1,0 +1,1 @@
+"""What a network is made of: traced graph, coupled channels, layers and what reaches them."""

@@ -1,0 +1,1 @@
+"""Many settings: curves measured in the background, shipped curves, long work as jobs."""

@@ -1,0 +1,48 @@
+"""Giving memory back: what was kept is made again when somebody asks for it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from contextlib import suppress
+
+MOST_BYTES = 224 * 2**20  # all stores of a process together
+ARENAS = 2  # of malloc: one a core of a laptop would do; by itself glibc makes eight a core, each with its own holes
+M_ARENA_MAX = -8  # glibc's number for the option
+
+
+def release() -> None:
+    """Forget every kept result, model, session and workload, and hand the memory back to the system.
+
+    Nothing that somebody still holds changes; it is only not found again. Takes some 0.1 s.
+    """
+    from modelopt_core.machine import cache  # not before PyTorch is wanted
+    from modelopt_core.runtime import inference  # not before PyTorch is wanted
+    from modelopt_core.studies.background import SWEEPER
+    from modelopt_core.training import zoo  # not before PyTorch is wanted
+    from modelopt_core.workloads.workload import forget
+
+    SWEEPER.forget()
+    for store in cache.stores():
+        store.clear()
+    forget()
+    zoo.forget()
+    gc.unfreeze()  # whoever froze what there was then, froze garbage of today with it
+    gc.collect()
+    inference.shrink()
+    trim()
+
+
+def trim() -> None:
+    """Hand back what was freed and is still the process's, where the C library keeps such (Linux with glibc)."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def few_arenas() -> None:
+    """Let all threads share a few heaps, before the first of them makes its own. On Linux with glibc."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)

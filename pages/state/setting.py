@@ -1,0 +1,40 @@
+"""A step on the bench's model, or on members that it makes one; known before anything is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from torch import nn
+
+from pages.state import pin, pool
+from pages.state.bench import Bench
+from pages.state.pin import Pin
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a page asks for. members: of a step of several, in order."""
+
+    bench: Bench
+    step: Any
+    members: tuple[Pin, ...] = field(default=(), kw_only=True)
+
+    @property
+    def subject(self) -> str:
+        """What the step works on: cnn, or cnn + mlp."""
+        return " + ".join(pool.names(self.members)) if self.members else self.bench.model_name
+
+    @property
+    def begin(self) -> tuple[Pin, ...]:
+        """The members, or the bench's model."""
+        return self.members or (pin.came(self.bench),)
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """`begin` as modules; made once, the core keeps them."""
+        return pool.models(self.members, self.bench) or [self.bench.model]
+
+    def other(self, step: Any) -> Self:
+        """Another step on the same."""
+        return replace(self, step=step)
