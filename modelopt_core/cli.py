@@ -133,7 +133,7 @@ def fetch(arguments: argparse.Namespace) -> int:
 def train_zoo(arguments: argparse.Namespace) -> int:
     """Train a shipped model again and write its weights where the app looks for them."""
     from modelopt_core import workloads  # noqa: F401  importing workloads registers them
-    from modelopt_core.training import zoo  # noqa: F401  importing workloads registers them
+    from modelopt_core.training import zoo
 
     with Bar(sys.stderr) as bar:
         path = zoo.train_zoo(arguments.name, bar)

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[2]  # holds app.py, in a checkout and in the wheel's modelopt_studio
-WARM = ("modelopt_core.api",)  # and nothing that a page does not need: two cores are starting a browser as well
+WARM = (
+    "modelopt_core.steps.registered",
+)  # and nothing that a page does not need: two cores are starting a browser as well
 YEAR = "public, max-age=31536000, immutable"
 OWNER = "modelopt_owner"  # no script reads it, no other site sends it, and no URL holds it
 TOKEN = re.compile(rf"(?:^|; ?){OWNER}=[0-9a-f]{{64}}(?:;|$)".encode())

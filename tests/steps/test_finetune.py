@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import modelopt_core as mo
-from modelopt_core import workloads
 from modelopt_core.errors import ModelOptError
 from modelopt_core.files import mopt
 from modelopt_core.machine.events import Note, Progress

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modelopt_core import workloads
 from modelopt_core.errors import DataMissing, ModelOptError
 from modelopt_core.machine import folders
 from modelopt_core.machine.folders import asset_path

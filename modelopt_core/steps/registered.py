@@ -1,0 +1,5 @@
+"""Importing this file registers every step, composite and plug point that the techniques have."""
+
+from modelopt_core.steps import cascade, distill, ensemble, finetune, fuse, pipeline, prune, quantize
+
+__all__ = ["cascade", "distill", "ensemble", "finetune", "fuse", "pipeline", "prune", "quantize"]
