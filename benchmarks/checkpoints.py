@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import modelopt_core as mo
-from modelopt_core.models import identity
+from modelopt_core.machine.digest import digest
 from modelopt_core.models.architectures import build
 from modelopt_core.training.zoo import ZOO
 
@@ -28,7 +28,7 @@ def trained(name: str, seed: int) -> nn.Module:
     for shipped, training in ZOO.items():
         if training == how:
             return mo.baseline(*shipped.split("/"))
-    key = identity.digest(how, workload.data_hash, torch.__version__)[:16]
+    key = digest(how, workload.data_hash, torch.__version__)[:16]
     return kept(f"{name.replace('/', '-')}-{seed}-{key}", build(how.spec), lambda: how.train(workload))
 
 

@@ -19,6 +19,7 @@ import modelopt_core as mo
 from benchmarks.machine import machine
 from modelopt_core.machine import atomic
 from modelopt_core.machine.cache import STORE
+from modelopt_core.machine.digest import CODE_VERSION
 from modelopt_core.machine.folders import asset_path
 from modelopt_core.models import identity
 from modelopt_core.studies import shipped_curves
@@ -41,7 +42,7 @@ def main() -> None:
         "field": FIELD,
         "model": identity.key(teacher),
         "data": w.data_hash,
-        "code": identity.CODE_VERSION,
+        "code": CODE_VERSION,
         "machine": machine(),
     }
     for seed in SEEDS:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from benchmarks.checkpoints import kept
 from modelopt_core.machine import cores
+from modelopt_core.machine.digest import digest
 from modelopt_core.measuring.measurement import stacked
 from modelopt_core.models import identity
 from modelopt_core.steps.cascade import Choice, Flow, best_thresholds, flow
@@ -62,7 +63,7 @@ def pools(w: Workload) -> Iterator[tuple[str, list[nn.Module]]]:
     learned = []
     for name in STAGES[:-1]:
         step = mo.Distill(student=name, width=1, batch_size=128, **LEARN[name])  # type: ignore[arg-type]
-        key = identity.digest(step, identity.key(shipped[-1]), w.data_hash, torch.__version__)[:16]
+        key = digest(step, identity.key(shipped[-1]), w.data_hash, torch.__version__)[:16]
         learned.append(kept(f"learned-{name}-{key}", mo.baseline("mnist", name), partial(step.apply, shipped[-1], w)))
     yield "distilled", [*learned, shipped[-1]]
     yield "distilled, 8 bits", [mo.Quantize(bits=8).apply(model, w) for model in (*learned, shipped[-1])]

@@ -13,6 +13,7 @@ from torch import nn
 import modelopt_core as mo
 from benchmarks.checkpoints import kept
 from benchmarks.combine.cascade import CHUNK, CONFIDENCE, FEW, IMAGES, MORE, outcome, ratios, spread
+from modelopt_core.machine.digest import digest
 from modelopt_core.measuring.measurement import stacked
 from modelopt_core.models import identity
 from modelopt_core.steps.cascade import Exits, best_thresholds, flow
@@ -66,7 +67,7 @@ def with_exits(w: Workload, model: nn.Module, name: str, how: dict[str, Any], se
     if not step.epochs:
         whole, told = step.apply([model], w), "fitted"
     else:
-        key = identity.digest(step, identity.key(model), w.data_hash, seed, torch.__version__)[:16]
+        key = digest(step, identity.key(model), w.data_hash, seed, torch.__version__)[:16]
         like = branched(model, w, step.exits, CONFIDENCE, step.hidden)
         whole = kept(f"exits-{name}-{key}", like, partial(step.apply, [model], w, seed=seed))
         told = f"{'heads' if step.frozen else 'all'} trained, {step.epochs} epochs"

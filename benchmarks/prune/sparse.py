@@ -15,6 +15,7 @@ import modelopt_core as mo
 from benchmarks import ledger
 from benchmarks.checkpoints import kept, trained
 from benchmarks.paired import Pair, pair, right, told
+from modelopt_core.machine.digest import digest
 from modelopt_core.models import identity
 from modelopt_core.steps.prune import Prune
 
@@ -62,7 +63,7 @@ def pruned(net: str, seed: int, at: int) -> torch.nn.Module:
     base = trained(f"mnist/{net}", seed)
     if at < 0:
         return base
-    key = identity.digest(mo.to_json(recipe(net)[: at + 1]), identity.key(base), torch.__version__)[:16]
+    key = digest(mo.to_json(recipe(net)[: at + 1]), identity.key(base), torch.__version__)[:16]
     return kept(
         f"{net}-sparse-{seed}-{at}-{key}",
         base,

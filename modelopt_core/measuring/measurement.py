@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from modelopt_core.files import mopt
 from modelopt_core.machine.cache import STORE, Store
+from modelopt_core.machine.digest import CODE_VERSION
 from modelopt_core.models import held_out_note, identity, sound
 from modelopt_core.models.composite import Composite
 from modelopt_core.runtime import latency
@@ -113,7 +114,7 @@ def predictions(
         logits = held_out_note.taken_back(model, logits, workload, split)
         return predicted(logits, workload, split, ready.label, ready.integer and not ready.reasons)
 
-    key = ("predictions", identity.key(model), workload.data_hash, split, runtime, device, identity.CODE_VERSION)
+    key = ("predictions", identity.key(model), workload.data_hash, split, runtime, device, CODE_VERSION)
     return STORE.get(key, make, lambda p: p.size_bytes)
 
 

@@ -9,7 +9,6 @@ holds something without a value that stays, such as a closure, no two keys are e
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import os
 import time
@@ -19,11 +18,10 @@ from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine.cache import Unkept
+from modelopt_core.machine.digest import digest
 from modelopt_core.models import contents
 from modelopt_core.models.contents import Unstable, Watch
 from modelopt_core.models.spec import spec_of
-
-CODE_VERSION = "3"  # raise when a step's meaning changes, so that stored results are not mistaken for new ones
 
 _calls = itertools.count()
 
@@ -39,13 +37,6 @@ class _Stamp:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Stamp, (self.value, None)
-
-
-def digest(*parts: object) -> str:
-    """sha256 (hex) of the parts' text, unambiguous about where each ends; not to be kept if one of them is not."""
-    text = "\x1f".join(str(part) for part in parts)
-    found = hashlib.sha256(text.encode()).hexdigest()
-    return Unkept(found) if any(isinstance(part, Unkept) for part in parts) else found
 
 
 def key(model: nn.Module) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from modelopt_core.machine.cache import STORE
+from modelopt_core.machine.digest import CODE_VERSION, digest
 from modelopt_core.machine.events import Note, NotesApart, Report, silent
 from modelopt_core.machine.registry import Registry
 from modelopt_core.models import identity, notes, sound
@@ -52,7 +53,7 @@ class Step(Fields):
         """sha256 of the result: of the inputs' keys, this step as JSON, the data, the seed and the code version."""
         recipe = f"{self.name}{self.model_dump_json()}"
         keys = [identity.key(model) for model in models]
-        return identity.digest(*keys, recipe, workload.data_hash, seed, identity.CODE_VERSION)
+        return digest(*keys, recipe, workload.data_hash, seed, CODE_VERSION)
 
     def _kept(
         self,

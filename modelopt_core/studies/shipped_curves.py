@@ -15,6 +15,7 @@ from torch import nn
 from modelopt_core.errors import DataMissing, ModelOptError
 from modelopt_core.files import mopt
 from modelopt_core.machine.cache import STORE
+from modelopt_core.machine.digest import CODE_VERSION
 from modelopt_core.machine.folders import asset_path
 from modelopt_core.measuring.measurement import Measurement
 from modelopt_core.models import identity
@@ -44,7 +45,7 @@ def curve(step: Transform, field: str, model: nn.Module, workload: Workload) -> 
     Counts only for the same code, data and model, and with all other settings as they were.
     """
     for row in STORE.get(("measured",), _read, lambda rows: 1000 * sum(len(row["points"]) for row in rows)):
-        if (row["field"], row["code"], row["data"]) != (field, identity.CODE_VERSION, workload.data_hash):
+        if (row["field"], row["code"], row["data"]) != (field, CODE_VERSION, workload.data_hash):
             continue
         if row["model"] == identity.key(model) and row["step"] == _anchored(step, field):
             points = {value: [m for v, _, m in row["points"] if v == value] for value, *_ in row["points"]}

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.machine.cores import pause
+from modelopt_core.machine.digest import digest
 from modelopt_core.machine.events import Keeper, Progress, Report, silent
 from modelopt_core.models import identity
 from modelopt_core.training import checkpoint
@@ -96,7 +97,7 @@ def fit(
     if isinstance(report, Keeper):
         how = [epochs, lr, batch_size, optimizer, schedule, weight_decay, _named(augment), keep_zeros, patience, seed]
         how += [objective.key] if objective else []
-        clock.training = identity.digest(identity.key(model), workload.data_hash, *how)
+        clock.training = digest(identity.key(model), workload.data_hash, *how)
         if saved := report.recall(clock.training):
             _unpack(saved, trained, update, generator, best, clock)
 

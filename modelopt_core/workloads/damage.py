@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.machine.cache import STORE
-from modelopt_core.models import identity
+from modelopt_core.machine.digest import digest
 from modelopt_core.tasks.boxes import crop
 from modelopt_core.workloads.workload import SPLITS, Classification, Scatter, Split, Workload
 
@@ -77,7 +77,7 @@ class Scattered(Altered):
         train, val, test = (
             replace(self.split(s), inputs=crop(self.split(s).inputs, self.truth[s])) for s in ("train", "val", "test")
         )
-        located = identity.digest("located", self.data_hash)
+        located = digest("located", self.data_hash)
         return replace(self.origin, train=train, val=val, test=test, data_hash=located)
 
 
@@ -144,7 +144,7 @@ def _made(kind: type[A], workload: Workload, change: Scatter, title: str, note: 
             "title": f"{workload.title}, {title}",
             "note": f"{workload.note} {note}",
             "made": f"mo.{name}({workload.call})",
-            "data_hash": identity.digest(name, workload.data_hash, *how, MOST),
+            "data_hash": digest(name, workload.data_hash, *how, MOST),
             "show": lambda split, i: splits[split].inputs[i, 0].numpy(),
         }
         return kind(**fields, origin=workload, truth=truth)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.models import identity
+from modelopt_core.machine.digest import digest
 from modelopt_core.tasks import boxes
 from modelopt_core.workloads.damage import NAMED, Damaged, Scattered, damaged, scattered
 from modelopt_core.workloads.workload import SPLITS, Classification, Outputs, Split, Workload
@@ -135,7 +135,7 @@ def _fields(workload: Workload, name: str, splits: Mapping[str, Split]) -> dict[
         "name": f"{workload.name}/{name}",
         "title": f"{workload.title}: {name}",
         "labels": (),
-        "data_hash": identity.digest(name, workload.data_hash),
+        "data_hash": digest(name, workload.data_hash),
         "subtasks": (),
     }
 
@@ -153,7 +153,7 @@ def _classes(workload: Workload, name: str, labels: tuple[str, ...], splits: Map
         test=splits["test"],
         models=(),
         chance=float(torch.bincount(splits["val"].targets).max() / len(splits["val"])),
-        data_hash=identity.digest(name, workload.data_hash),
+        data_hash=digest(name, workload.data_hash),
         augment=workload.augment,
         note=workload.note,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from modelopt_core.errors import ModelOptError
+from modelopt_core.machine.digest import digest
 from modelopt_core.models import identity
 from modelopt_core.steps.fuse import ROUTES, Spot, alike, barrier, routes
 from modelopt_core.studies.background import SWEEPER, Sweep
@@ -41,7 +42,7 @@ def request(setting: Setting) -> Walk:
     here = setting.bench
     models = pool.models(setting.members, here)
     first, last = models[0], models[-1]
-    key = identity.digest("valley", identity.key(first), identity.key(last), here.workload.data_hash)
+    key = digest("valley", identity.key(first), identity.key(last), here.workload.data_hash)
 
     def work() -> Iterable[tuple[str, Spot]]:
         return routes(first, last, here.workload, points=POINTS)

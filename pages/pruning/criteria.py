@@ -9,6 +9,7 @@ from html import escape
 import streamlit as st
 
 import modelopt_core as mo
+from modelopt_core.machine.digest import digest
 from modelopt_core.models import identity
 from modelopt_core.steps.prune import Cell, Duel, contest, duels, entrants, spreads
 from modelopt_core.steps.prune.contest import RATIOS, SEEDS, drawn, length
@@ -32,7 +33,7 @@ def draw(setting: Setting) -> None:
 def request(setting: Setting, names: Sequence[str]) -> Sweep[Cell]:
     """The contest on the bench's model, all else as set; a training is not part of it."""
     here, step = setting.bench, _step(setting)
-    key = identity.digest("contest", identity.key(here.model), step.model_dump_json(), here.workload.data_hash,
+    key = digest("contest", identity.key(here.model), step.model_dump_json(), here.workload.data_hash,
                           here.runtime, here.device)  # fmt: skip
 
     def work() -> Iterable[Cell]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 import modelopt_core as mo
+from modelopt_core.machine.digest import digest
 from modelopt_core.models import identity
 from modelopt_core.steps.prune import Sensitivity, Unit
 from modelopt_core.studies.background import SWEEPER, Sweep
@@ -42,7 +43,7 @@ def request(setting: Setting, layers: int) -> Sweep[Sensitivity]:
     """All layers at all ratios, the criterion and all else as set; layers' own ratios are not part of it."""
     here, step = setting.bench, setting.step.changed(ratio=0.0, ratios=(), frozen=(), scope="layer")
     assert isinstance(step, mo.Prune)
-    key = identity.digest("sensitivity", identity.key(here.model), step.model_dump_json(), here.workload.data_hash,
+    key = digest("sensitivity", identity.key(here.model), step.model_dump_json(), here.workload.data_hash,
                           here.runtime, here.device)  # fmt: skip
 
     def work() -> Iterable[Sensitivity]:

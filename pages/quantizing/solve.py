@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 import modelopt_core as mo
+from modelopt_core.machine.digest import digest
 from modelopt_core.models import identity
 from modelopt_core.steps.quantize import WIDTHS, Width
 from modelopt_core.steps.quantize.inspect import names
@@ -70,7 +71,7 @@ def _searched(setting: Setting) -> mo.Quantize:
 
 def _key(setting: Setting) -> str:
     here = setting.bench
-    return identity.digest("widths", identity.key(here.model), _searched(setting).model_dump_json(),
+    return digest("widths", identity.key(here.model), _searched(setting).model_dump_json(),
                            here.workload.data_hash)  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def _request(setting: Setting, asked: Asked) -> Sweep[Any]:
     tried = _tried(setting)
     if not tried.done or tried.error:
         return tried
-    key = identity.digest(asked.key, asked.limit, asked.value)
+    key = digest(asked.key, asked.limit, asked.value)
     return SWEEPER.request(key, 1, lambda: asked.solve(setting, tried.points), patience_s=PATIENCE_S)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 import modelopt_core as mo
 from modelopt_core.machine import cores
+from modelopt_core.machine.digest import digest
 from modelopt_core.machine.events import Note, Report, silent
 from modelopt_core.measuring.measurement import Comparison, Measurement, Predictions, retimed
 from modelopt_core.models import identity
@@ -122,7 +123,7 @@ def sweep(setting: Setting, handle: Handle) -> Sweep[Point]:
         if not launch.kept(setting.other(anchored)):
             return Sweep(0, lambda: iter(()))
     keys = [identity.key(model) for model in setting.models]
-    key = identity.digest(*keys, anchored.name, anchored.model_dump_json(), handle.name,
+    key = digest(*keys, anchored.name, anchored.model_dump_json(), handle.name,
                           bench.workload.data_hash, bench.runtime, bench.device)  # fmt: skip
     return SWEEPER.request(key, len(handle.knob.values(recipe.CURVE_POINTS)), lambda: _curve(setting, handle))
 

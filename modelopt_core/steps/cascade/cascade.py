@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError
+from modelopt_core.machine.digest import digest
 from modelopt_core.machine.events import Report
 from modelopt_core.measuring.measurement import predictions
 from modelopt_core.models import identity
@@ -255,7 +256,7 @@ class Cascade(Combine):
             assert isinstance(found, Exits)
             whole = again(found, (), self.confidence)
         made = (self.epochs, self.hidden, self.lr, self.frozen, seed) if self.epochs else ()
-        key = identity.digest(identity.key(model), workload.data_hash, *made)
+        key = digest(identity.key(model), workload.data_hash, *made)
         limits = self.limits(len(whole.members))
         return settled(whole, key, limits, self.temperatures(whole.parts, workload))
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine.cache import STORE
+from modelopt_core.machine.digest import digest
 from modelopt_core.models import identity
 from modelopt_core.models.composite import COMPOSITES, Call, Composite, compose
 from modelopt_core.models.spec import spec_of
@@ -132,7 +133,7 @@ class Exits(Composite):
         """The ways to each exit; whatever the thresholds, they are the same."""
         keys = [identity.key(piece) for piece in self.members]
         ways = [Way(list(self.members)[: i + 1], self.classes).eval() for i in range(len(keys))]
-        return [identity.stamp(way, identity.digest("way", *keys[: i + 1])) for i, way in enumerate(ways)]
+        return [identity.stamp(way, digest("way", *keys[: i + 1])) for i, way in enumerate(ways)]
 
     def answer(self, said: Tensor) -> Tensor:
         at = self._left(said)
@@ -232,7 +233,7 @@ def settled(whole: Exits, model_key: str, thresholds: Sequence[float], temperatu
     for i, (piece, temperature) in enumerate(zip(whole.members, temperatures, strict=True)):
         piece.get_buffer("temperature").fill_(temperature)
         told = (model_key, *whole.layers, whole.confidence, i, temperature)
-        identity.stamp(piece, identity.digest("piece", *told))
+        identity.stamp(piece, digest("piece", *told))
     return whole
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine import cores
 from modelopt_core.machine.cache import STORE
+from modelopt_core.machine.digest import CODE_VERSION, digest
 from modelopt_core.models import identity
 from modelopt_core.models.architectures import initialise
 from modelopt_core.steps.distill.losses import LOSSES, NOTHING, LossContext
@@ -40,7 +41,7 @@ def logits_on_train(teacher: nn.Module, workload: Workload) -> Tensor:
         logits = torch.cat(said).clone()
         return logits.reshape(len(workload.train), -1, logits.shape[-1])
 
-    key = ("teacher", identity.key(teacher), workload.data_hash, identity.CODE_VERSION)
+    key = ("teacher", identity.key(teacher), workload.data_hash, CODE_VERSION)
     return STORE.get(key, make, lambda t: t.numel() * t.element_size())
 
 
@@ -81,7 +82,7 @@ def objective(
         context = LossContext(said.logits, told, targets.flatten(), own, theirs, temperature)
         return (1 - alpha) * workload.loss(said, targets) + alpha * entry(context)
 
-    return Objective(loss, identity.digest(identity.key(teacher), name, alpha, temperature, *layers), learned)
+    return Objective(loss, digest(identity.key(teacher), name, alpha, temperature, *layers), learned)
 
 
 def layer_of(model: nn.Module, name: str, loss: str) -> str:

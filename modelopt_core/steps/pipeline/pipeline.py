@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError
+from modelopt_core.machine.digest import digest
 from modelopt_core.machine.events import Report
 from modelopt_core.models import identity
 from modelopt_core.models.composite import COMPOSITES, Call, Composite, compose, put_out
@@ -88,7 +89,7 @@ class Piped(Composite):
         models = [self.members[place] for place in (*way, member)]
         if not way:
             return models[0]
-        return identity.stamp(Chain(models).eval(), identity.digest("chain", *map(identity.key, models)))
+        return identity.stamp(Chain(models).eval(), digest("chain", *map(identity.key, models)))
 
     def answer(self, said: Tensor) -> Tensor:
         return walk(self.plan, Kept(self.plan, said), *self.limits).said

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError, unknown
 from modelopt_core.machine.cache import STORE
+from modelopt_core.machine.digest import CODE_VERSION
 from modelopt_core.measuring.measurement import stacked
 from modelopt_core.models import identity
 from modelopt_core.steps.pipeline.pipeline import Piped
@@ -171,7 +172,7 @@ def _kept(whole: Piped, workload: Workload, split: str, modes: Mapping[str, str]
         return _Kept(plan, said, sound, labels, harmed, undo)
 
     keys = [identity.key(model) for model in whole.members]
-    key = ("followed", *keys, plan.text, plan.parts, workload.data_hash, split, runtime, device, identity.CODE_VERSION)
+    key = ("followed", *keys, plan.text, plan.parts, workload.data_hash, split, runtime, device, CODE_VERSION)
     return STORE.get(key, make, lambda kept: kept.said.nbytes + kept.sound.nbytes)
 
 

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine import cores
 from modelopt_core.machine.cache import STORE
+from modelopt_core.machine.digest import CODE_VERSION
 from modelopt_core.models import identity
 from modelopt_core.structure import channels
 from modelopt_core.structure.attention import open_heads
@@ -103,7 +104,7 @@ def gather(model: nn.Module, workload: Workload, needs: Iterable[str], seed: int
     wanted = tuple(need for need in SUMS if need in asked)
     if not wanted:
         return {}
-    key = ("prune stats", identity.key(model), workload.data_hash, wanted, seed, identity.CODE_VERSION)
+    key = ("prune stats", identity.key(model), workload.data_hash, wanted, seed, CODE_VERSION)
     at = sample(len(workload.train), EXAMPLES, seed)
     return STORE.get(key, lambda: _gather(identity.clone(model), workload, wanted, at), _size_bytes)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from modelopt_core.machine import cores
 from modelopt_core.machine.cache import STORE
+from modelopt_core.machine.digest import CODE_VERSION
 from modelopt_core.models import identity
 from modelopt_core.models.composite import Composite
 from modelopt_core.structure.channels import CONVOLUTIONS
@@ -79,7 +80,7 @@ def gather(
 
     parts: `reached` by these examples.
     """
-    key = ("layer inputs", identity.key(model), workload.data_hash, examples, seed, identity.CODE_VERSION)
+    key = ("layer inputs", identity.key(model), workload.data_hash, examples, seed, CODE_VERSION)
     names = [name for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)]
     return STORE.get(key, lambda: watch(identity.clone(model), workload, parts, names), _size_bytes)
 
