@@ -22,8 +22,8 @@ from modelopt_core.steps.recipe import Point, from_json
 from modelopt_core.studies import jobs, shipped_curves
 from modelopt_core.studies.background import Sweep
 from modelopt_core.studies.jobs import Job
-from modelopt_core.studies.jobs.grid import anchored, response
 from modelopt_core.studies.jobs.plan import recipe
+from modelopt_core.studies.jobs.response import anchored, response
 from modelopt_core.workloads.workload import Workload
 from pages.draw import say
 from pages.draw.say import plain

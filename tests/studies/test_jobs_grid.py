@@ -15,7 +15,8 @@ from modelopt_core.machine.events import Note
 from modelopt_core.studies import jobs
 from modelopt_core.studies.jobs import Job, JobError, watch
 from modelopt_core.studies.jobs import plan as plans
-from modelopt_core.studies.jobs.grid import Grid, Swept, over_seeds, response, setting, sweep
+from modelopt_core.studies.jobs.grid import Grid, Swept, over_seeds, setting, sweep
+from modelopt_core.studies.jobs.response import response
 from modelopt_core.studies.jobs.worker import Worker
 from modelopt_core.tasks.statistics import Estimate
 from tests.waiting import SOON_S, wait_until

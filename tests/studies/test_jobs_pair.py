@@ -17,9 +17,9 @@ from modelopt_core.machine.events import Keeper, Progress, Relay, Report
 from modelopt_core.studies import jobs
 from modelopt_core.studies.jobs import Job, JobError, watch
 from modelopt_core.studies.jobs import plan as plans
-from modelopt_core.studies.jobs.grid import response
 from modelopt_core.studies.jobs.pairs import PLAIN, Paired, in_turns, make
 from modelopt_core.studies.jobs.process import explain
+from modelopt_core.studies.jobs.response import response
 from modelopt_core.studies.jobs.worker import Worker
 from modelopt_core.training.loop import TrainingError
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx
 
 from modelopt_core.structure.graph.couplings import Couplings
-
-if TYPE_CHECKING:
-    from modelopt_core.structure.graph.walk import Walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +23,22 @@ class Space:
 Spaces = Space | tuple["Spaces", ...] | None  # of a tensor, of a tuple of tensors, of what carries no channels
 
 
+class Walked(Protocol):
+    """What a rule may know of the walk: the graph's values so far, where their channels lie, and what couples them."""
+
+    env: dict[fx.Node, Any]
+    spaces: dict[fx.Node, Spaces]
+    couplings: Couplings
+
+    def fetch_attr(self, target: str) -> Any:
+        """The layer or tensor of this name."""
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One node of the graph, as its rule sees it."""
 
-    walk: Walk
+    walk: Walked
     node: fx.Node
     result: Any
 

@@ -96,8 +96,8 @@ def sweep(
 
     values: in the order in which they are measured, as `step.knob(field).values(12)` gives them coarse to fine.
     known: places, (value, seed), that were measured before and are passed over.
-    `Job.measured` tells the points that are there, `grid.response` makes a curve of them. Resumed, the job goes on with
-    the first point that it lacks.
+    `Job.measured` tells the points that are there, `response` makes a curve of them. Resumed, the job goes on with the
+    first point that it lacks.
     """
     type(step).knob(field)
     for value in values:  # what is not allowed is said now

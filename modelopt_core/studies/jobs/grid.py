@@ -7,13 +7,10 @@ first point that it lacks. The models of the first seed stay as files: a setting
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from modelopt_core.errors import ModelOptError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,9 +18,6 @@ if TYPE_CHECKING:
     from modelopt_core.machine.events import Report
     from modelopt_core.measuring.measurement import Measurement
     from modelopt_core.steps.base import Transform
-    from modelopt_core.steps.recipe import Point
-    from modelopt_core.studies.jobs.job import Job
-    from modelopt_core.studies.jobs.plan import Plan
     from modelopt_core.workloads.workload import Workload
 
 MOST = 10_000  # points of one job
@@ -88,30 +82,6 @@ def sweep(
         report(Swept(value, seed, measure(small, workload, split, runtime=runtime, baseline=model), small))
 
 
-def response(jobs: Iterable[Job], step: Transform, field: str) -> list[Point]:
-    """What these jobs, the latest first, know of the response of `step` to one of its knobs: a point a value.
-
-    Sweeps of the knob count, and jobs of the one step alone. Several seeds make one point, see `over_seeds`.
-    """
-    from modelopt_core.steps.recipe import Point
-
-    found: dict[float, dict[int, Measurement]] = {}
-    for job in jobs:
-        with suppress(ModelOptError):  # damaged since
-            for value, seed, measurement in job.measured(field) if anchored(job.plan, step, field) else ():
-                found.setdefault(value, {}).setdefault(seed, measurement)
-    return [Point(value, over_seeds([seeds[s] for s in sorted(seeds)])) for value, seeds in found.items()]
-
-
-def anchored(plan: Plan, step: Transform, field: str) -> bool:
-    """Does the plan measure this step, all else but the knob being equal?"""
-    from modelopt_core.studies.jobs.plan import recipe
-
-    if plan.grid is not None and plan.grid.field != field:
-        return False
-    return _without(plan.recipe, field) == _without(recipe((step,)), field)
-
-
 def over_seeds(measurements: Sequence[Measurement]) -> Measurement:
     """One measurement for several trainings that differ by their seed only; a single one stays as it is.
 
@@ -125,7 +95,3 @@ def over_seeds(measurements: Sequence[Measurement]) -> Measurement:
     middle = sorted(measurements, key=lambda m: m.score.value)[len(scores) // 2]
     mean = min(max(scores), max(min(scores), sum(scores) / len(scores)))
     return replace(middle, score=Estimate(mean, min(scores), max(scores), len(scores), middle.score.how))
-
-
-def _without(recipe: dict[str, Any], field: str) -> list[dict[str, Any]]:
-    return [{name: value for name, value in step.items() if name != field} for step in recipe["steps"]]
