@@ -13,7 +13,7 @@ from torch import nn
 
 import modelopt_core as mo
 from modelopt_core.machine.digest import digest
-from modelopt_core.models.architectures import build
+from modelopt_core.structure.build import build
 from modelopt_core.training.zoo import ZOO
 
 CACHE = Path(__file__).parent / ".cache"

@@ -27,8 +27,8 @@ import modelopt_core as mo
 from benchmarks.machine import machine
 from modelopt_core.files import header, mopt
 from modelopt_core.files.stream import Reader, varint
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
+from modelopt_core.structure.build import build
 
 MUTANTS, SEED = 1000, 20
 LIMIT_S, LIMIT_MB = 2.0, 256

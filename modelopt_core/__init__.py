@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from modelopt_core.runtime.handout import export_onnx as export_onnx
     from modelopt_core.runtime.inference import compile as compile
     from modelopt_core.runtime.onnx_export import export_safetensors as export_safetensors
-    from modelopt_core.steps.base import STEPS as STEPS
     from modelopt_core.steps.base import Combine as Combine
     from modelopt_core.steps.base import Step as Step
     from modelopt_core.steps.base import Transform as Transform
@@ -78,6 +77,7 @@ if TYPE_CHECKING:
     from modelopt_core.steps.recipe import provenance as provenance
     from modelopt_core.steps.recipe import run as run
     from modelopt_core.steps.recipe import to_json as to_json
+    from modelopt_core.steps.registered import STEPS as STEPS
     from modelopt_core.structure import channels as channels
     from modelopt_core.structure.layer_table import layers as layers
     from modelopt_core.tasks.statistics import Estimate as Estimate
@@ -108,7 +108,7 @@ _PUBLIC = {
     "files.mopt": "load save",
     "measuring.measurement": "Comparison Measurement Predictions compare measure predictions",
     "measuring.runtime_agreement": "agreement",
-    "steps.base": "STEPS Combine Step Transform",
+    "steps.base": "Combine Step Transform",
     "steps.cascade": "CONFIDENCES Cascade",
     "steps.distill": "LOSSES Distill Gap gap soften",
     "steps.ensemble": "RULES Ensemble",
@@ -117,6 +117,7 @@ _PUBLIC = {
     "steps.pipeline": "Pipeline",
     "steps.prune": "CRITERIA Prune sensitivity",
     "steps.quantize": "OBSERVERS ROUNDINGS Quantize allocate widths",
+    "steps.registered": "STEPS",
     "steps.recipe": "Point Recipe Stage curve from_json provenance run to_json",
 }
 _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}

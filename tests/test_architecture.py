@@ -11,18 +11,19 @@ import pytest
 Sources = dict[str, ast.Module]
 
 TECHNIQUES = ("prune", "quantize", "distill", "finetune", "ensemble", "cascade", "pipeline", "fuse")
-FILE_LINES, FUNCTION_LINES, PAGE_LINES = 300, 60, 60
+FILE_LINES, FUNCTION_LINES, PAGE_LINES, ROOT_ENTRIES = 300, 60, 60, 14
+PAGE_ROOMS = ("draw", "server", "state", "work", "tabs", "frame")  # each imports only what stands before it
+OF_ONE_PAGE = ("combining", "distilling", "fusing", "pruning", "quantizing")  # these may import all of those
 
-# Who may not import what, by path prefix. app → pages → pages/shared → modelopt_core
+# Who may not import what, by path prefix. app → pages → rooms of pages → modelopt_core
 FORBIDDEN = {
     "modelopt_core/": ("streamlit", "plotly", "app", "pages", "benchmarks", "tests"),
-    "pages/shared/": ("app", "benchmarks", "tests"),
     "pages/": ("app", "benchmarks", "tests"),
     "app.py": ("benchmarks", "tests", "torch"),
     "benchmarks/": ("tests",),
 }
 
-# What waits for something else. A job's own `result` does not: it raises where the job is not done.
+
 WAITS = ("join", "wait", "get", "result", "acquire", "communicate", "readline")
 RUNS = (
     "subprocess.run",
@@ -53,10 +54,33 @@ def touches(tree: ast.AST, modules: tuple[str, ...]) -> list[str]:
     return [m for m in modules if any(name == m or name.startswith(f"{m}.") for name in imported(tree))]
 
 
+def dotted(path: str) -> str:
+    """`a.b` for a/b.py and for a/b/__init__.py."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def room(path: str) -> str:
+    """`machine` for modelopt_core/machine/cache.py, `errors` for modelopt_core/errors.py, `draw` for pages/draw/…"""
+    return dotted(path).split(".")[1] if "/" in path.removesuffix("/__init__.py") else ""
+
+
+def rooms_in_order(sources: Sources) -> list[str]:
+    """The rooms of the core as the docstring of its `__init__` lists them."""
+    told = (ast.get_docstring(sources["modelopt_core/__init__.py"]) or "").splitlines()
+    return [first.rstrip("/").removesuffix(".py") for first in (line.split(" ")[0] for line in told)
+            if first.endswith(("/", ".py"))]  # fmt: skip
+
+
+def arrows(sources: Sources, top: str) -> dict[str, set[str]]:
+    """File → the files that it imports anywhere in it, within one top folder, by dotted names."""
+    names = {dotted(path): tree for path, tree in sources.items() if path.startswith(f"{top}/")}
+    return {name: imported(tree) & names.keys() - {name, top} for name, tree in names.items() if name != top}
+
+
 def technique(path: str) -> str | None:
-    """`prune` for modelopt_core/prune.py and for modelopt_core/steps/prune/prune.py."""
+    """`prune` for modelopt_core/steps/prune.py and for modelopt_core/steps/prune/criteria.py."""
     parts = Path(path).with_suffix("").parts
-    return parts[1] if parts[0] == "modelopt_core" and parts[1] in TECHNIQUES else None
+    return parts[2] if parts[:2] == ("modelopt_core", "steps") and parts[2] in TECHNIQUES else None
 
 
 def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -73,8 +97,12 @@ def test_imports_are_seen_wherever_they_hide() -> None:
 
 
 def test_a_technique_may_be_a_folder() -> None:
-    assert technique("modelopt_core/prune.py") == technique("modelopt_core/steps/prune/criteria.py") == "prune"
+    assert technique("modelopt_core/steps/finetune.py") == "finetune"
+    assert technique("modelopt_core/steps/prune/criteria.py") == "prune"
     assert technique("modelopt_core/training/loop.py") is technique("pages/prune.py") is None
+    assert room("modelopt_core/errors.py") == "errors"
+    assert room("modelopt_core/steps/prune/__init__.py") == "steps"
+    assert dotted("modelopt_core/steps/prune/__init__.py") == "modelopt_core.steps.prune"
 
 
 def test_imports_point_one_way(sources: Sources) -> None:
@@ -88,18 +116,59 @@ def test_imports_point_one_way(sources: Sources) -> None:
     assert wrong == []
 
 
-def test_shared_does_not_know_the_pages(sources: Sources) -> None:
-    pages = tuple(f"pages.{Path(p).stem}" for p in sources if Path(p).parent == Path("pages"))
-    shared = {path: tree for path, tree in sources.items() if path.startswith("pages/shared/")}
-    assert shared
-    assert [(path, touches(tree, pages)) for path, tree in shared.items() if touches(tree, pages)] == []
+def test_the_core_has_few_rooms_and_lists_them_all(sources: Sources) -> None:
+    entries = {path.split("/")[1].removesuffix(".py") for path in sources if path.startswith("modelopt_core/")}
+    assert len(entries) <= ROOT_ENTRIES
+    assert {*rooms_in_order(sources)} == entries - {"__init__"}
+
+
+def test_each_room_imports_only_what_stands_above_it(sources: Sources) -> None:
+    order = {name: at for at, name in enumerate(rooms_in_order(sources))}
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in arrows(sources, "modelopt_core").items()
+        for other in others
+        if order[other.split(".")[1]] > order[name.split(".")[1]]
+    ]
+    assert wrong == []
+
+
+def test_the_rooms_of_the_pages_have_an_order_too(sources: Sources) -> None:
+    order = {name: at for at, name in enumerate(PAGE_ROOMS)} | dict.fromkeys(OF_ONE_PAGE, len(PAGE_ROOMS))
+    found = {path.split("/")[1] for path in sources if path.startswith("pages/") and path.count("/") > 1}
+    assert found == order.keys()
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in arrows(sources, "pages").items()
+        for other in others
+        if order.get(other.split(".")[1], 99) > order.get(name.split(".")[1], 99)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("top", ["modelopt_core", "pages"])
+def test_no_two_files_import_each_other(sources: Sources, top: str) -> None:
+    """Nor do three in a ring; imports inside functions and those for types alone count."""
+    found = arrows(sources, top)
+    try:
+        order = list(TopologicalSorter(found).static_order())
+    except CycleError as cycle:
+        pytest.fail(f"imports go round: {' → '.join(cycle.args[1])}")
+    assert set(order) == set(found)
+
+
+def test_tests_stand_in_the_rooms_of_what_they_test(sources: Sources, root: Path) -> None:
+    rooms = {*rooms_in_order(sources), "pages", "apps"}
+    folders = {p.name for p in (root / "tests").iterdir() if p.is_dir() and list(p.rglob("*.py"))}
+    assert folders <= rooms
+    assert {"machine", "models", "steps", "pages"} <= folders
 
 
 def test_techniques_do_not_know_each_other(sources: Sources) -> None:
     own = {path: name for path in sources if (name := technique(path))}
     wrong = []
     for path, name in own.items():
-        others = tuple(f"modelopt_core.{t}" for t in (*TECHNIQUES, "recipe", "cli") if t != name)
+        others = tuple(f"modelopt_core.steps.{t}" for t in (*TECHNIQUES, "recipe") if t != name)
         wrong += [f"{path} imports {other}" for other in touches(sources[path], others)]
     assert own
     assert wrong == []
@@ -115,21 +184,6 @@ def test_tensors_of_the_core_may_be_trained_with(sources: Sources) -> None:
 def test_the_core_imports_itself_by_full_name(sources: Sources) -> None:
     wrong = [p for p, tree in sources.items() if any(name.startswith(".") for name in imported(tree))]
     assert wrong == []
-
-
-def test_the_core_has_no_cycle_at_import_time(sources: Sources) -> None:
-    """What stands at the top of the core's files, in an order that works; imports inside functions may close a loop."""
-    core = {p.removesuffix(".py").removesuffix("/__init__").replace("/", "."): t for p, t in sources.items()}
-    core = {name: tree for name, tree in core.items() if name.startswith("modelopt_core.")}
-    top = {
-        n: imported(ast.Module([s for s in t.body if isinstance(s, ast.Import | ast.ImportFrom)], []))
-        for n, t in core.items()
-    }
-    try:
-        order = list(TopologicalSorter({name: (top[name] & core.keys()) - {name} for name in core}).static_order())
-    except CycleError as cycle:
-        pytest.fail(f"imports go round: {' → '.join(cycle.args[1])}")
-    assert set(order) == set(core)
 
 
 def test_pages_describe_screens(sources: Sources, root: Path) -> None:

@@ -111,22 +111,22 @@ def test_real_tests_meet_a_real_mistake() -> None:
     """One is caught, one lives, one is nowhere imported, one loops: each in its own fork, whatever came before."""
     tests, trials = "tests/workloads/test_augment.py", Trials()
     trial = [
-        (Mutant("modelopt_core.workloads.augment:shift", "2 * pixels + 1", "2 * pixels", tests), "caught"),
+        (Mutant("workloads.augment:shift", "2 * pixels + 1", "2 * pixels", tests), "caught"),
         (
             Mutant(
-                "modelopt_core.workloads.augment:shift",
+                "workloads.augment:shift",
                 "2 * pixels + 1",
                 "1",
                 f"{tests}::test_drop_words_only_ever_pads",
             ),
             "lives",
         ),
-        (Mutant("modelopt_core.steps.fuse.path:barrier", "max", "min", tests), "broken"),
+        (Mutant("steps.fuse.path:barrier", "max", "min", tests), "broken"),
         (
-            Mutant("modelopt_core.workloads.augment:shift", "b, _, h, w = images.shape", "while 1: pass", tests),
+            Mutant("workloads.augment:shift", "b, _, h, w = images.shape", "while 1: pass", tests),
             "caught",
         ),
-        (Mutant("modelopt_core.workloads.augment:shift", "3 * pixels", "0", tests), "broken"),
+        (Mutant("workloads.augment:shift", "3 * pixels", "0", tests), "broken"),
     ]
     found = [trials.tried(mutant, 2 if "while" in mutant.after else 200) for mutant, _ in trial]
     trials.close()

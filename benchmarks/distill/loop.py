@@ -12,9 +12,9 @@ from torch import nn
 
 import modelopt_core as mo
 from benchmarks.distill.rows import keep
-from modelopt_core.models.architectures import build
 from modelopt_core.steps.distill.gap_closed import closed
 from modelopt_core.steps.distill.student import spec_for
+from modelopt_core.structure.build import build
 from modelopt_core.training.loop import evaluate
 
 LOOP_SEEDS = 20

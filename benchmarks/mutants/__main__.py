@@ -1,7 +1,7 @@
 """Mutants: does a test notice each of these mistakes?
 
     python -m benchmarks.mutants                          all of them, two at a time; writes results/mutants.md
-    python -m benchmarks.mutants modelopt_core.steps.prune …    those whose function or place contains a word
+    python -m benchmarks.mutants steps.prune …    those whose function or place contains a word
 
 Exit status 1 where one of the named places lives, or fewer than 95 % are caught. A mutant leaves the list only with a
 reason, in removed.py.

@@ -4,14 +4,14 @@ from benchmarks.mutants.trial import Mutant
 
 # fmt: off
 REMOVED: tuple[tuple[Mutant, str], ...] = (
-    (Mutant("modelopt_core.steps.prune.masks:n_of_m", "-width % m", "m - width % m", "tests/steps/test_prune_masks.py"),
+    (Mutant("steps.prune.masks:n_of_m", "-width % m", "m - width % m", "tests/steps/test_prune_masks.py"),
      "a whole run more of padding is cut off again: the same answer"),
-    (Mutant("modelopt_core.steps.prune.cuts:prune_channels", "not g.frozen and plan.of(g.name) > 0", "not g.frozen",
+    (Mutant("steps.prune.cuts:prune_channels", "not g.frozen and plan.of(g.name) > 0", "not g.frozen",
             "tests/steps/test_prune.py"),
      "of a ratio of 0 nothing goes anyway: this only saves scoring"),
-    (Mutant("modelopt_core.steps.quantize.gptq:BLOCK", "32", "64", "tests/steps/test_quantize_data.py"),
+    (Mutant("steps.quantize.gptq:BLOCK", "32", "64", "tests/steps/test_quantize_data.py"),
      "how many columns lie in a block changes the speed and, but for rounding, no code"),
-    (Mutant("modelopt_core.steps.quantize.mixed:allocate", "rest + s.size <= budget_bytes", "True",
+    (Mutant("steps.quantize.mixed:allocate", "rest + s.size <= budget_bytes", "True",
             "tests/steps/test_quantize_mixed.py"),
      "every state is applied and its file counted before it is taken: this only saves trying"),
 )

@@ -1,6 +1,6 @@
 """One mistake in one function, and tests run in a process where the module is imported with it. No file is changed.
 
-    python benchmarks/mutants/rewrite.py modelopt_core.machine.cache:Store.peek "return None" "pass" tests/machine/test_cache.py -x
+    python benchmarks/mutants/rewrite.py machine.cache:Store.peek "return None" "pass" tests/machine/test_cache.py -x
     python benchmarks/mutants/rewrite.py       the same, again and again: a line of JSON in, an exit status out
 
 It is run by its path: importing it as a part of `benchmarks` would import the core before the finder is there. What
@@ -22,6 +22,7 @@ from pathlib import Path
 from types import CodeType
 
 BESIDE = ("pytest", "torch", "onnx", "onnxruntime", "pydantic", "hypothesis", "scipy.optimize", "sklearn.ensemble")
+PACKAGE = "modelopt_core"  # mutants name modules of it
 NOT_IMPORTED, BROKEN = 70, 71  # exit statuses: the tests never imported the module; nothing was run
 
 
@@ -31,7 +32,7 @@ class Gone(Exception):
 
 def source_of(module: str, root: Path) -> Path:
     """The file of a dotted name under `root`."""
-    path = root.joinpath(*module.split("."))
+    path = root.joinpath(PACKAGE, *module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
@@ -118,7 +119,7 @@ def main(function: str, before: str, after: str, *arguments: str) -> int:
     module, _, name = function.partition(":")
     root = Path(__file__).resolve().parents[2]
     sys.path[0] = str(root)  # not this folder: its files are nobody's modules
-    finder = Finder(module, rewritten(source_of(module, root).read_text("utf-8"), name, before, after))
+    finder = Finder(f"{PACKAGE}.{module}", rewritten(source_of(module, root).read_text("utf-8"), name, before, after))
     sys.meta_path.insert(0, finder)
     status = int(pytest.main(list(arguments)))
     return status if finder.used else NOT_IMPORTED

@@ -24,10 +24,10 @@ from modelopt_core.files import header, tensors
 from modelopt_core.files.stream import SLOW, Damaged, FileError, Reader, varint
 from modelopt_core.machine import atomic
 from modelopt_core.models import activation_points, identity, sound, weight_grid
-from modelopt_core.models.architectures import build
 from modelopt_core.models.contents import FROZEN
 from modelopt_core.models.spec import spec_of
 from modelopt_core.runtime.onnx_export import beside, safetensors_bytes
+from modelopt_core.structure.build import build
 
 __all__ = ["FileError", "Row", "Sizes", "decode", "encode", "load", "save", "sizes"]
 

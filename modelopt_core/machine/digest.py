@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from modelopt_core.machine.cache import Unkept
+
 CODE_VERSION = "3"  # raise when a step's meaning changes, so that stored results are not mistaken for new ones
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelopt_core.errors import DataMissing
 
-_BESIDE = Path(__file__).resolve().parent.parent
+_BESIDE = Path(__file__).resolve().parents[2]
 
 
 def asset_path(*parts: str) -> Path:

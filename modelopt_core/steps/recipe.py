@@ -13,8 +13,9 @@ from modelopt_core.machine import cores
 from modelopt_core.machine.events import Progress, Report, silent
 from modelopt_core.measuring.measurement import Measurement, measure
 from modelopt_core.models import sound
-from modelopt_core.steps.base import STEPS, Combine, Step, Transform
+from modelopt_core.steps.base import Combine, Step, Transform
 from modelopt_core.steps.reading import VERSION, read
+from modelopt_core.steps.registered import STEPS
 from modelopt_core.workloads.workload import Workload
 
 DIGITS = 6  # of a score in a file

@@ -64,7 +64,7 @@ def shipped(schema: Mapping[str, Any]) -> Registry[Any]:
 
 def current() -> dict[str, Any]:
     """The schema of the steps as they are now."""
-    from modelopt_core.api import STEPS
+    from modelopt_core.steps.registered import STEPS
 
     registries: dict[str, dict[str, dict[str, object]]] = {}
     steps = [_told(entry.function, registries) for _, entry in sorted(STEPS.items())]
@@ -84,7 +84,7 @@ def current() -> dict[str, Any]:
 def source() -> str:
     """sha256 of what steps and registries declare, read from the source without running it."""
     told: list[str] = []
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         text = path.read_text("utf-8")
         if ".register(" not in text:
             continue

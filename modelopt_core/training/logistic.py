@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine import cores
-from modelopt_core.models.architectures import Undrawn
+from modelopt_core.structure.build import Undrawn
 
 MOST_WEIGHTS = 2**22  # of a head: what a file may ask for
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)  # of the pull, strong to weak

@@ -28,7 +28,7 @@ from modelopt_core.machine import atomic
 from modelopt_core.machine.events import Report, silent
 from modelopt_core.machine.folders import asset_path
 from modelopt_core.models import identity
-from modelopt_core.models.architectures import build
+from modelopt_core.structure.build import build
 from modelopt_core.training.loop import EVALUATION_BATCH, evaluate
 from modelopt_core.training.zoo_recipes import ZOO as ZOO
 from modelopt_core.training.zoo_recipes import Training as Training

@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from modelopt_core.machine.events import Report, silent
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
+from modelopt_core.structure.build import build
 from modelopt_core.tasks import boxes
 from modelopt_core.training.loop import fit
 from modelopt_core.workloads.augment import drop_words, shift, speckle

@@ -16,7 +16,7 @@ from modelopt_core.workloads.subtask import Subtask
 from pages.draw.say import plain
 from pages.state import address, knob, pool
 from pages.state.bench import Bench, load_workload
-from pages.state.pin import Pin
+from pages.state.stack import Stack
 
 STAGES, MEMBERS, SWITCHED, INPUTS = (f"Pipeline.{name}" for name in ("stages", "members", "switches", "inputs"))
 READY = "Pipeline.ready"  # is the popover open?
@@ -42,7 +42,7 @@ def settle(here: Bench) -> None:
     if len(members) != len(places) or any(
         m.model_name not in _able(here, task) for m, (task, _) in zip(members, places, strict=True)
     ):
-        state[MEMBERS] = pool.text([Pin(_own(task, at), ()) for task, at in places])
+        state[MEMBERS] = pool.text([Stack(_own(task, at), ()) for task, at in places])
 
 
 def on(here: Bench) -> Bench:
@@ -123,7 +123,7 @@ def take(here: Bench, chain: Sequence[str]) -> None:
         (task.name, at): member for (task, at), member in zip(seats(here), pool.current("Pipeline", here), strict=True)
     }
     state[STAGES] = tuple(chain)
-    state[MEMBERS] = pool.text([kept.get((task.name, at)) or Pin(_own(task, at), ()) for task, at in seats(here)])
+    state[MEMBERS] = pool.text([kept.get((task.name, at)) or Stack(_own(task, at), ()) for task, at in seats(here)])
     meets = next(filter(None, (here.workload.subtask(name).meets for name in chain)), "")
     state[INPUTS] = ALTERED[meets]
     state[READY] = False  # closes it
@@ -140,11 +140,11 @@ def _chosen(here: Bench, widget: str) -> None:
     take(here, chain)
 
 
-def offered(here: Bench, task: Subtask, at: int, member: Pin) -> list[Pin]:
+def offered(here: Bench, task: Subtask, at: int, member: Stack) -> list[Stack]:
     """Models that can do it: the stage's own, the workload's where they answer it, and each in fewer bits."""
     names = [_own(task, at), *(name for name in _able(here, task) if name not in task.models)]
     found = [
-        Pin(name, steps) for name in names for steps in ((), *((mo.STEPS["Quantize"](bits=bits),) for bits in FEWER))
+        Stack(name, steps) for name in names for steps in ((), *((mo.STEPS["Quantize"](bits=bits),) for bits in FEWER))
     ]
     return [*found, *([] if pool.text([member]) in [pool.text([one]) for one in found] else [member])]
 

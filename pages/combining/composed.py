@@ -13,8 +13,8 @@ from modelopt_core.workloads.subtask import Subtask
 from pages.combining import chain, said
 from pages.draw import charts, units
 from pages.draw.say import plain
-from pages.state import bench, pool
-from pages.state.pin import Pin
+from pages.state import bench, pool, stack
+from pages.state.stack import Stack
 from pages.work.trial import Trial
 
 WIDTHS = (3, 5, 3)
@@ -59,9 +59,9 @@ def _stage(trial: Trial, task: Subtask, places: Sequence[int]) -> None:
                              help="Its model, its truth, or nothing: see what the stage is worth.")  # fmt: skip
 
 
-def _model(member: Pin, task: Subtask, at: int, place: int, alone: bool) -> None:
+def _model(member: Stack, task: Subtask, at: int, place: int, alone: bool) -> None:
     here = bench.current()
-    options = {pool.text([one]): pool.names([one])[0] for one in chain.offered(here, task, at, member)}
+    options = {pool.text([one]): stack.names([one])[0] for one in chain.offered(here, task, at, member)}
     key = f"Pipeline.model.{place}"
     st.session_state[key] = pool.text([member])
     label = "model" if alone else task.label_of(at)
@@ -83,7 +83,7 @@ def _said(trial: Trial, found: Flow) -> None:
 def _numbers(trial: Trial, found: Flow, places: dict[str, list[int]]) -> None:
     """Score and cost of each stage."""
     here, rows = trial.bench, []
-    models = pool.models(trial.members, here)
+    models = stack.models(trial.members, here.workload)
     for stage, (name, at) in enumerate(places.items()):
         each = [mo.measure(models[i], here.workload, runtime=here.runtime, device=here.device) for i in at]
         own, share = found.own(stage), found.ran[stage].float().mean()

@@ -10,7 +10,7 @@ import modelopt_core as mo
 from modelopt_core.steps.ensemble import diversity, shares_added
 from pages.combining import said, weights
 from pages.draw import charts, units
-from pages.state import pool
+from pages.state import stack
 from pages.work.trial import Trial
 
 MATRICES = {
@@ -22,7 +22,7 @@ MATRICES = {
 
 def draw(trial: Trial) -> None:
     """Left a matrix of pairs, right the value of each member."""
-    names = pool.names(trial.members)
+    names = stack.names(trial.members)
     found = said.kept(trial, "diversity", lambda: diversity(*said.answers(trial)))
     pairs, worth = st.columns([1, 1], gap="large")
     with pairs:
@@ -46,7 +46,7 @@ def _worth(trial: Trial, names: list[str]) -> None:
     )
     here, rows = trial.bench, []
     for name, model, weight, gain, drop in zip(
-        names, pool.models(trial.members, here), shares, score, loss, strict=True
+        names, stack.models(trial.members, here.workload), shares, score, loss, strict=True
     ):
         m = mo.measure(model, here.workload, runtime=here.runtime, device=here.device)
         cells = (f"{weight:.2f}", units.points(gain), f"{drop:+.4f}", units.size(m.size_bytes),

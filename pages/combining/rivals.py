@@ -13,7 +13,7 @@ from modelopt_core.studies.single_model import Rival, rivals
 from pages.combining import said
 from pages.draw import units
 from pages.draw.say import plain
-from pages.state import bench, pool
+from pages.state import bench, stack
 from pages.work.trial import Trial
 
 HEADS = ("", "score on val", "95 % interval", "log loss", "file", "latency, one example")
@@ -30,7 +30,7 @@ def draw(trial: Trial) -> None:
     def watched() -> list[Rival]:
         found: list[Rival] = []
         for rival in rivals(
-            pool.models(trial.members, here),
+            stack.models(trial.members, here.workload),
             trial.step,
             bench.load_model(here.workload.name, large),
             here.workload,

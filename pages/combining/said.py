@@ -12,7 +12,7 @@ from modelopt_core.measuring.measurement import stacked
 from modelopt_core.models import identity
 from modelopt_core.steps.cascade import INPUTS, Exits
 from modelopt_core.steps.ensemble import judged
-from pages.state import pool
+from pages.state import stack
 from pages.work.trial import Trial
 
 T = TypeVar("T")
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 def stages(trial: Trial) -> list[nn.Module]:
     """Who answers: the members, or the ways out of the last of them."""
-    return trial.after.parts if _exits(trial) else pool.models(trial.members, trial.bench)  # type: ignore[return-value]
+    return trial.after.parts if _exits(trial) else stack.models(trial.members, trial.bench.workload)  # type: ignore[return-value]
 
 
 def names(trial: Trial) -> list[str]:
     """What charts call the stages: the members, or on inputs, behind conv1, behind conv2, cnn."""
-    told = pool.names(trial.members)
+    told = stack.names(trial.members)
     if not _exits(trial):
         return told
     return [*(f"{'on' if layer == INPUTS else 'behind'} {layer}" for layer in trial.after.layers), told[-1]]  # type: ignore[union-attr]

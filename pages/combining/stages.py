@@ -12,7 +12,7 @@ from modelopt_core.steps.cascade import Flow, flow
 from pages.combining import said
 from pages.draw import charts, units
 from pages.draw.say import plain
-from pages.state import controls, pool
+from pages.state import controls, pool, stack
 from pages.state.bench import Bench
 from pages.work.trial import Trial
 
@@ -24,7 +24,7 @@ ABOUT = "Layers of the last member; inputs is an exit before the first of them, 
 def settle(here: Bench) -> None:
     """As many thresholds as stages that may stop."""
     state = st.session_state
-    step, models = controls.current(mo.Cascade), pool.models(pool.current("Cascade", here), here)
+    step, models = controls.current(mo.Cascade), stack.models(pool.current("Cascade", here), here.workload)
     assert isinstance(step, mo.Cascade)
     try:
         fits = len(step.thresholds) in (0, step.ways(models, here.workload) - 1)
@@ -41,7 +41,7 @@ def choose(page: str, here: Bench) -> None:
     assert isinstance(step, mo.Cascade)
     if step.stages != "exits":
         return
-    offered = step.offered(pool.models(pool.current(page, here), here), here.workload)
+    offered = step.offered(stack.models(pool.current(page, here), here.workload), here.workload)
     widget = f"{EXITS}.select"
     st.session_state[widget] = [layer for layer in step.exits if layer in offered]
     st.multiselect("Exits behind", offered, key=widget, on_change=_leave, args=(widget,),

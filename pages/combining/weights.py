@@ -16,7 +16,7 @@ from modelopt_core.steps.ensemble import Solved, best_weights, greedy_weights
 from pages.combining import said
 from pages.draw import say, units
 from pages.draw.say import plain
-from pages.state import address, pool
+from pages.state import address, pool, stack
 from pages.state.bench import Bench
 from pages.state.knob import Handle
 from pages.work.trial import Trial
@@ -55,7 +55,7 @@ def turn(step: mo.Ensemble, here: Bench) -> Handle:
     """The Dial turns one member's weight; the others keep their proportions."""
     members = pool.current("Ensemble", here)
     n, at = len(members), st.session_state[DIAL] - 1
-    weights, name = held(n), pool.names(members)[at]
+    weights, name = held(n), stack.names(members)[at]
 
     def with_weight(value: float) -> mo.Ensemble:
         return step.changed(weights=shared_out(weights, at, value))
@@ -89,7 +89,7 @@ def shared_out(
 
 def draw(trial: Trial) -> None:
     """Sliders left, solved and picked weights right."""
-    names = pool.names(trial.members)
+    names = stack.names(trial.members)
     sliders, found = st.columns([3, 2], gap="large")
     with sliders:
         _sliders(names)

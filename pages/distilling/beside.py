@@ -10,7 +10,7 @@ import modelopt_core as mo
 from modelopt_core.steps.distill import OWN
 from modelopt_core.studies import shipped_curves
 from modelopt_core.tasks.statistics import Estimate
-from pages.state import controls
+from pages.state import at_hand, controls
 from pages.state.bench import Bench
 from pages.state.setting import Setting
 from pages.work import launch
@@ -32,7 +32,7 @@ def reference(setting: Setting) -> tuple[Estimate, str] | None:
     shipped = shipped_curves.curve(step, KNOB, here.model, here.workload)
     found = shipped.beside if shipped else None
     if found is None and launch.kept(setting.other(step.alone)):
-        model = launch.apply(step.alone, [here.model], here.workload)
+        model = at_hand.apply(step.alone, [here.model], here.workload)
         found = mo.measure(model, here.workload, runtime=here.runtime, device=here.device, baseline=here.model)
     return (found.score, "without a teacher") if found else None
 

@@ -11,11 +11,11 @@ import streamlit as st
 import modelopt_core as mo
 from modelopt_core.steps.distill import OWN
 from modelopt_core.steps.reading import loads
-from pages.state import address, controls, history, pin, pool
+from pages.state import address, controls, history, pin, pool, stack
 from pages.state.bench import Bench, load_model
-from pages.state.pin import Pin
+from pages.state.stack import Stack
 
-TEACHER = "Distill.teacher"  # the item of `Pin.item` as text; empty: the bench's model
+TEACHER = "Distill.teacher"  # the item of `Stack.item` as text; empty: the bench's model
 STUDENT = controls.keys(mo.Distill)["student"]
 ABOUT = "The model of the sidebar, or several as one: from here, or released on the pages that combine models."
 
@@ -39,7 +39,7 @@ def on(here: Bench) -> Bench:
     if not (text := st.session_state[TEACHER]):
         return here
     one = _read(text, here)
-    return replace(here, model=one.model(here), model_name=one.name, came=one)
+    return replace(here, model=one.model(here.workload), model_name=one.name, came=one)
 
 
 def choose(_: str, here: Bench) -> None:
@@ -53,10 +53,10 @@ def choose(_: str, here: Bench) -> None:
                  help=ABOUT, on_change=_chosen)  # fmt: skip
 
 
-def offered(here: Bench) -> list[Pin]:
+def offered(here: Bench) -> list[Stack]:
     """The model with its other seeds, a cascade that ends with it, and what was released of several models."""
     runs = [run for run in history.runs() if run.workload == here.workload.name and len(run.begin) > 1]
-    ready = [pin.made(step, tuple(Pin(name, ()) for name in names)) for step, names in (
+    ready = [stack.made(step, tuple(Stack(name, ()) for name in names)) for step, names in (
         (mo.STEPS["Ensemble"](), seeds(here)), (mo.STEPS["Cascade"](), (_smallest(here), here.model_name)),
     ) if len(set(names)) > 1]  # fmt: skip
     return [*ready, *(run.made for run in runs)]
@@ -66,7 +66,7 @@ def seeds(here: Bench) -> Sequence[str]:
     """cnn, cnn-2: the model and the same trained from other seeds; where there are none, all models."""
     base = here.model_name.rpartition("-")[0] or here.model_name
     same = [name for name in here.workload.models if name == base or name.startswith(f"{base}-")]
-    return (same if len(same) > 1 else list(here.workload.models))[: pin.MOST_MEMBERS]
+    return (same if len(same) > 1 else list(here.workload.models))[: stack.MOST_MEMBERS]
 
 
 def _smallest(here: Bench) -> str:
@@ -81,10 +81,10 @@ def _chosen() -> None:
     st.session_state[TEACHER] = st.session_state[f"{TEACHER}.select"]
 
 
-def _text(one: Pin) -> str:
+def _text(one: Stack) -> str:
     return json.dumps(one.item, separators=(",", ":"))
 
 
-def _read(text: str, here: Bench) -> Pin:
+def _read(text: str, here: Bench) -> Stack:
     item = loads(text, "teacher", 'write {"of":["cnn","mlp"],"steps":[{"step":"Ensemble"}]}')
     return pin.read(item, here, pool.shipped(here))

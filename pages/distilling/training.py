@@ -13,7 +13,7 @@ import modelopt_core as mo
 from modelopt_core.studies.jobs import Job, watch
 from modelopt_core.studies.jobs.pairs import ALONE
 from pages.draw import charts, units
-from pages.state import address
+from pages.state import address, at_hand
 from pages.state.setting import Setting
 from pages.work import launch, work_view
 
@@ -77,7 +77,7 @@ def _seeds(setting: Setting) -> int:
     step, workload = setting.step, setting.bench.workload
     both = (step, step.alone)
     return sum(1 for _ in takewhile(
-        lambda seed: all(launch.at_hand(setting.models, workload, each, seed) for each in both), range(max(SEEDS))
+        lambda seed: all(at_hand.has(setting.models, workload, each, seed) for each in both), range(max(SEEDS))
     ))  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from modelopt_core.steps.fuse import Learned, learned, reads
 from pages.draw import charts, say
 from pages.fusing import turning
-from pages.state import pool
+from pages.state import stack
 from pages.work.trial import Trial
 
 
@@ -29,7 +29,7 @@ def draw(trial: Trial) -> None:
 
 def _picture(trial: Trial) -> None:
     """(K, P): a row an answer, a column a number that the head reads."""
-    labels, names = trial.bench.workload.labels, pool.names(trial.members)
+    labels, names = trial.bench.workload.labels, stack.names(trial.members)
     parts = reads(trial.after)
     matrix = [row for part in parts for row in part.tolist()]  # a row a number that is read
     told = [

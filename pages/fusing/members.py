@@ -10,7 +10,7 @@ from torch import nn
 import modelopt_core as mo
 from modelopt_core.tasks.statistics import Estimate, mean_interval
 from pages.draw import units
-from pages.state import pool
+from pages.state import stack
 from pages.state.bench import Bench
 from pages.work.trial import Trial
 
@@ -19,9 +19,9 @@ HEADS = ("score on val", "95 % interval", "score on test", "file", "latency", "M
 
 def draw(trial: Trial) -> None:
     """A row a model; test only on request."""
-    here, models = trial.bench, pool.models(trial.members, trial.bench)
+    here, models = trial.bench, stack.models(trial.members, trial.bench.workload)
     average = mo.Ensemble(rule="geometric", weights=()).apply(models, here.workload)
-    rows = [*zip(pool.names(trial.members), models, strict=True), ("plain average", average),
+    rows = [*zip(stack.names(trial.members), models, strict=True), ("plain average", average),
             (f"Fuse, {trial.step.of}", trial.after)]  # fmt: skip
     best = max(range(len(models)), key=lambda at: _measured(here, models[at]).score.value)
     told = st.toggle("Test", key="Fuse.test", help="Test only reports: what it says must choose nothing here.")

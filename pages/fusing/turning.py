@@ -15,11 +15,10 @@ from modelopt_core.steps.fuse import alike, learned
 from modelopt_core.tasks.statistics import Estimate, mean_interval
 from pages.combining.weights import place, shared_out
 from pages.draw.say import plain
-from pages.state import address, controls, pool
+from pages.state import address, at_hand, controls, pool, stack
 from pages.state.bench import Bench
 from pages.state.knob import Handle
 from pages.state.setting import Setting
-from pages.work import launch
 
 OF, WEIGHTS, SELECT, SCALE, STRENGTHS = (f"Fuse.{name}" for name in ("of", "weights", "select", "scale", "strengths"))
 DIAL = "Fuse.dial"
@@ -47,11 +46,11 @@ def turn(step: mo.Fuse, here: Bench) -> Handle:
 
 def _share(step: mo.Fuse, here: Bench) -> Handle:
     members = pool.current("Fuse", here)
-    n, names = len(members), pool.names(members)
+    n, names = len(members), stack.names(members)
     turned = _turned(n)
     weights = step.weights or (1.0,) * n
     with suppress(ModelOptError):  # the cards say it
-        weights = step.shares(pool.models(members, here), here.workload)
+        weights = step.shares(stack.models(members, here.workload), here.workload)
     weights = tuple(w / sum(weights) for w in weights)
 
     def at(value: float) -> mo.Fuse:
@@ -86,7 +85,7 @@ def _scale(step: mo.Fuse) -> Handle:
 def _pull(step: mo.Fuse, here: Bench) -> Handle:
     value = PULL.high
     with suppress(ModelOptError):  # the cards say it, also where a job must find it first
-        whole = launch.apply(step, pool.models(pool.current("Fuse", here), here), here.workload)
+        whole = at_hand.apply(step, stack.models(pool.current("Fuse", here), here.workload), here.workload)
         if found := learned(whole):
             value = min(PULL.high, max(PULL.low, math.log10(found.strength)))
 
@@ -106,7 +105,9 @@ def reference(setting: Setting) -> tuple[Estimate, str] | None:
         return None
     here = setting.bench
     try:
-        whole = mo.Ensemble(rule="geometric", weights=()).apply(pool.models(setting.members, here), here.workload)
+        whole = mo.Ensemble(rule="geometric", weights=()).apply(
+            stack.models(setting.members, here.workload), here.workload
+        )
     except ModelOptError:
         return None
     found = mo.predictions(whole, here.workload, runtime=here.runtime, device=here.device)
@@ -119,9 +120,9 @@ def strip(setting: Setting) -> None:
     if step.of != "weights":
         return
     try:
-        alike(pool.models(members, setting.bench))
+        alike(stack.models(members, setting.bench.workload))
         if len(members) > 2 and not mo.MERGES[step.merge]["needs_base"]:
-            _choose(pool.names(members))
+            _choose(stack.names(members))
     except ModelOptError:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.html('<p class="mo-foot">These members differ in architecture: there is no straight line between them. '

@@ -15,7 +15,7 @@ from modelopt_core.models import identity
 from modelopt_core.steps.fuse import ROUTES, Spot, alike, barrier, routes
 from modelopt_core.studies.background import SWEEPER, Sweep
 from pages.draw import charts, say, units
-from pages.state import pool
+from pages.state import stack
 from pages.state.setting import Setting
 from pages.work.follow import PATIENCE_S, follow
 
@@ -27,8 +27,8 @@ Walk = Sweep[tuple[str, Spot]]
 
 def draw(setting: Setting) -> None:
     """Two charts and the barriers; for members that no line joins the reason."""
-    models = pool.models(setting.members, setting.bench)
-    names = pool.names(setting.members)
+    models = stack.models(setting.members, setting.bench.workload)
+    names = stack.names(setting.members)
     try:
         alike([models[0], models[-1]])
     except ModelOptError as error:
@@ -40,7 +40,7 @@ def draw(setting: Setting) -> None:
 def request(setting: Setting) -> Walk:
     """Every route at every place, measured in the background."""
     here = setting.bench
-    models = pool.models(setting.members, here)
+    models = stack.models(setting.members, here.workload)
     first, last = models[0], models[-1]
     key = digest("valley", identity.key(first), identity.key(last), here.workload.data_hash)
 

@@ -12,7 +12,7 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.tasks.statistics import Estimate, mean_interval
 from modelopt_core.training.norms import norms_of
 from pages.draw import units
-from pages.state import address, controls
+from pages.state import address, at_hand, controls
 from pages.state.bench import Bench
 from pages.state.setting import Setting
 from pages.work import launch, line
@@ -91,7 +91,7 @@ def _draw(setting: Setting, watched: bool) -> None:
 
 
 def _score(here: Bench, step: mo.Prune) -> Estimate:
-    model = launch.apply(step, [here.model], here.workload)
+    model = at_hand.apply(step, [here.model], here.workload)
     said = mo.predictions(model, here.workload, runtime=here.runtime, device=here.device)
     return mean_interval(said.scores.numpy())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import streamlit as st
 from torch import nn
@@ -17,9 +16,9 @@ from modelopt_core.workloads.workload import Workload
 from pages.draw import say, units
 from pages.draw.say import plain
 from pages.state import address
-
-if TYPE_CHECKING:
-    from pages.state.pin import Pin
+from pages.state.loaded import load_model as load_model
+from pages.state.loaded import load_workload as load_workload
+from pages.state.stack import Stack
 
 VIEWS = ("learn", "tune", "present")
 RUNTIMES = {"onnx": "ONNX Runtime", "eager": "PyTorch, eager"}
@@ -42,7 +41,7 @@ class Bench:
     device: str
     view: str
     problem: str = ""
-    came: Pin | None = None
+    came: Stack | None = None
 
     @property
     def where(self) -> str:
@@ -53,18 +52,6 @@ class Bench:
     def key(self) -> str:
         """What two benches share if their models give the same numbers."""
         return f"{self.workload.name}/{self.model_name}/{self.runtime}/{self.device}"
-
-
-@st.cache_resource(show_spinner="Reading the data …")
-def load_workload(name: str) -> Workload:
-    """The workload, one for the whole process; nothing writes to it."""
-    return mo.workload(name)
-
-
-@st.cache_resource(show_spinner=False)
-def load_model(workload: str, name: str) -> nn.Module:
-    """The baseline, one for the whole process; steps work on copies of it."""
-    return mo.baseline(workload, name)
 
 
 @st.cache_resource(show_spinner=False)

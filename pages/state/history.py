@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from modelopt_core.measuring.measurement import Measurement
 from modelopt_core.steps.base import Knob, Step
-from pages.state import pin
-from pages.state.pin import Pin
-
-if TYPE_CHECKING:
-    from pages.state.setting import Setting
+from pages.state import stack
+from pages.state.setting import Setting
+from pages.state.stack import Stack
 
 BENCH_KEYS = ("workload", "model", "device", "runtime")  # the view is how one looks, not what one looks at
 MOST_RUNS, MOST_STEPS_BACK, MOST_SNAPSHOTS = 500, 200, 50
@@ -28,14 +25,14 @@ class Run:
 
     bench_key: str
     workload: str
-    begin: tuple[Pin, ...]
+    begin: tuple[Stack, ...]
     step: Step
     measurement: Measurement
 
     @property
-    def made(self) -> Pin:
+    def made(self) -> Stack:
         """The result."""
-        return pin.made(self.step, self.begin)
+        return stack.made(self.step, self.begin)
 
     @property
     def model(self) -> str:

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
-from torch import nn
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.steps.reading import loads
-from pages.state import address, history, pin
+from pages.state import address, history, pin, stack
 from pages.state.bench import Bench
-from pages.state.pin import Pin
+from pages.state.stack import Stack, names
 
-MOST = pin.MOST_MEMBERS
+MOST = stack.MOST_MEMBERS
 ABOUT = "Shipped models, and what you have released on the other pages. Their order is the order in which you add them."
 Defaults = Mapping[str, Sequence[str]]  # workload → names of models
 
@@ -34,27 +33,12 @@ def prepare(page: str, here: Bench, defaults: Defaults) -> None:
         found = ()  # another workload's
     if not found:
         names = defaults.get(here.workload.name, here.workload.models[:2])
-        st.session_state[key(page)] = text([Pin(name, ()) for name in names])
+        st.session_state[key(page)] = text([Stack(name, ()) for name in names])
 
 
-def current(page: str, here: Bench) -> tuple[Pin, ...]:
+def current(page: str, here: Bench) -> tuple[Stack, ...]:
     """The members, in order."""
     return _parsed(st.session_state[key(page)], here)
-
-
-def models(members: Sequence[Pin], here: Bench) -> list[nn.Module]:
-    """The members as modules; made once, the core keeps them."""
-    return [member.model(here) for member in members]
-
-
-def names(members: Sequence[Pin]) -> list[str]:
-    """What charts and tables call the members: cnn, cnn · Prune 0.3; the second of a name is cnn (2)."""
-    told: list[str] = []
-    for member in members:
-        name = member.name
-        again = sum(other == name or other.startswith(f"{name} (") for other in told)
-        told.append(f"{name} ({again + 1})" if again else name)
-    return told
 
 
 def choose(page: str, here: Bench) -> None:
@@ -62,7 +46,7 @@ def choose(page: str, here: Bench) -> None:
     members = current(page, here)
     held = [text((member,)) for member in members]
     released = [run.made for run in history.runs() if run.workload == here.workload.name]
-    offered = [*(Pin(name, ()) for name in here.workload.models), pin.current(here), *released, *members]
+    offered = [*(Stack(name, ()) for name in here.workload.models), pin.current(here), *released, *members]
     options = {text([member]): names([member])[0] for member in offered}
     widget = f"{key(page)}.select"
     st.session_state[widget] = held
@@ -81,7 +65,7 @@ def _chosen(page: str, widget: str) -> None:
     st.session_state[key(page)] = of_texts(chosen)
 
 
-def text(members: Sequence[Pin]) -> str:
+def text(members: Sequence[Stack]) -> str:
     """cnn,mlp; with variants JSON: ["cnn",{"on":"mlp","steps":[{"step":"Prune","ratio":0.3}]}]"""
     return _join([member.item for member in members])
 
@@ -103,7 +87,7 @@ def _items(text: str) -> list[Any]:
     return list(loads(text, "members", "write members=cnn,mlp"))
 
 
-def _parsed(text: str, here: Bench) -> tuple[Pin, ...]:
+def _parsed(text: str, here: Bench) -> tuple[Stack, ...]:
     """The pool that a text names; ModelOptError for what is no model of the workload."""
     items = _items(text)
     if len(items) == 1:

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from torch import nn
 
-from pages.state import pin, pool
+from pages.state import pin, stack
 from pages.state.bench import Bench
-from pages.state.pin import Pin
+from pages.state.stack import Stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,22 +18,22 @@ class Setting:
 
     bench: Bench
     step: Any
-    members: tuple[Pin, ...] = field(default=(), kw_only=True)
+    members: tuple[Stack, ...] = field(default=(), kw_only=True)
 
     @property
     def subject(self) -> str:
         """What the step works on: cnn, or cnn + mlp."""
-        return " + ".join(pool.names(self.members)) if self.members else self.bench.model_name
+        return " + ".join(stack.names(self.members)) if self.members else self.bench.model_name
 
     @property
-    def begin(self) -> tuple[Pin, ...]:
+    def begin(self) -> tuple[Stack, ...]:
         """The members, or the bench's model."""
         return self.members or (pin.came(self.bench),)
 
     @property
     def models(self) -> list[nn.Module]:
         """`begin` as modules; made once, the core keeps them."""
-        return pool.models(self.members, self.bench) or [self.bench.model]
+        return stack.models(self.members, self.bench.workload) or [self.bench.model]
 
     def other(self, step: Any) -> Self:
         """Another step on the same."""

@@ -11,7 +11,7 @@ from html import escape
 import modelopt_core as mo
 from modelopt_core.models import identity
 from pages.draw import units
-from pages.state import pool
+from pages.state import stack
 from pages.tabs import cards, source
 from pages.work.trial import Trial
 
@@ -58,7 +58,7 @@ def provenance(trial: Trial) -> dict[str, str]:
         "workload": f"{here.workload.title}: {here.workload.note}",
         "data, sha256": here.workload.data_hash,
         "model": f"{trial.subject}, {units.whole(trial.start.parameters)} parameters",
-        "model, sha256": " ".join(map(identity.key, pool.models(trial.members, here) or [here.model])),
+        "model, sha256": " ".join(map(identity.key, stack.models(trial.members, here.workload) or [here.model])),
         "split": f"val, {units.whole(m.score.n)} examples",
         "runtime": f"{m.runtime}, {m.threads} thread, batch {m.batch}, {m.device}",
         "versions": f"modelopt-studio {_version()}, {versions}, Python {platform.python_version()}",

@@ -138,7 +138,7 @@ def _side_by_side(here: Bench, first: Run, second: Run) -> str:
     changes = ["", units.change(a.size_bytes / b.size_bytes, "smaller", "larger", "same size"), "", ""]
     changes[3] = cards.fewer(a.macs, b.macs)
     if first.workload == second.workload == here.workload.name:
-        models = [run.made.model(here) for run in (first, second)]
+        models = [run.made.model(here.workload) for run in (first, second)]
         found = mo.compare(models[0], models[1], here.workload, runtime=here.runtime, device=here.device)
         changes[0] = f"{units.points(found.delta.value)}, {cards.significance(found)}; {cards.flips(found)}"
     body = "".join(

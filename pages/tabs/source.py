@@ -11,8 +11,9 @@ import modelopt_core as mo
 from modelopt_core.steps.base import Step
 from pages.state import pin
 from pages.state.bench import Bench
-from pages.state.pin import Pin, came
+from pages.state.pin import came
 from pages.state.setting import Setting
+from pages.state.stack import Stack
 from pages.work.trial import origin
 
 
@@ -62,7 +63,7 @@ def python(setting: Setting) -> str:
     return "\n".join(lines)
 
 
-def _made(here: Bench, pinned: Pin) -> str:
+def _made(here: Bench, pinned: Stack) -> str:
     """mo.baseline('digits', 'cnn'), or mo.Prune(…).apply(mo.baseline('digits', 'cnn'), w)"""
     made = f"mo.baseline({here.workload.name!r}, {pinned.model_name!r})"
     if pinned.members:

@@ -17,17 +17,16 @@ from torch import nn
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine.cache import SMALL, Store
-from modelopt_core.steps.base import Combine, Knob, Step, Transform
+from modelopt_core.steps.base import Knob, Step, Transform
 from modelopt_core.steps.recipe import Point, from_json
 from modelopt_core.studies import jobs, shipped_curves
 from modelopt_core.studies.background import Sweep
 from modelopt_core.studies.jobs import Job
 from modelopt_core.studies.jobs.plan import recipe
 from modelopt_core.studies.jobs.response import anchored, response
-from modelopt_core.workloads.workload import Workload
 from pages.draw import say
 from pages.draw.say import plain
-from pages.state import address, owner
+from pages.state import address, at_hand, owner
 from pages.work import work_view
 
 if TYPE_CHECKING:
@@ -42,23 +41,7 @@ POINTS, SEEDS = (6, 12, 34), (1, 3, 5)
 def kept(asked: Setting) -> bool:
     """Is the setting's result at hand, or quick to make?"""
     workload, step = asked.bench.workload, asked.step
-    return not step.lasts(workload) or at_hand(asked.models, workload, step)
-
-
-def at_hand(models: Sequence[nn.Module], workload: Workload, step: Step, seed: int = 0) -> bool:
-    """Is the result of a step that lasts kept in memory, in the folder of one of this browser's jobs, or shipped?"""
-    key = step.lasting.key(models, workload, seed)
-    return jobs.recall(key, owner.token()) or shipped_curves.recall(key)
-
-
-def apply(step: Step, models: Sequence[nn.Module], workload: Workload) -> nn.Module:
-    """`step.apply`, but what lasts and is not kept is refused: no page trains while it is drawn."""
-    if step.lasts(workload) and not at_hand(models, workload, step):
-        raise ModelOptError(f"{step.name} is not measured with this setting; run it on its page first")
-    if isinstance(step, Transform):
-        return step.apply(models[0], workload)
-    assert isinstance(step, Combine)
-    return step.apply(models, workload)
+    return not step.lasts(workload) or at_hand.has(asked.models, workload, step)
 
 
 def curve(asked: Setting, field: str) -> Known:

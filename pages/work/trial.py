@@ -21,8 +21,8 @@ from modelopt_core.studies.background import SWEEPER, Instead, Later, Sweep
 from pages.state import pin
 from pages.state.bench import Bench
 from pages.state.knob import Handle
-from pages.state.pin import Pin
 from pages.state.setting import Setting
+from pages.state.stack import Stack
 from pages.work import launch
 
 AGAIN_S = (2.0, 10.0, 30.0)  # waits before noisy points are timed again
@@ -57,7 +57,7 @@ class Trial(Setting):
         return before, after
 
 
-def origin(bench: Bench, members: Sequence[Pin] = ()) -> Pin:
+def origin(bench: Bench, members: Sequence[Stack] = ()) -> Stack:
     """What a result is held against where nothing is pinned: the model as it came, or the best of the members.
 
     Of members with one score, the one with the fewest multiply–accumulates; a stage's own model is no rival.
@@ -69,7 +69,7 @@ def origin(bench: Bench, members: Sequence[Pin] = ()) -> Pin:
     return members[min(range(len(found)), key=lambda i: (-found[i].score.value, found[i].macs))]
 
 
-def start(bench: Bench, members: Sequence[Pin] = ()) -> Measurement:
+def start(bench: Bench, members: Sequence[Stack] = ()) -> Measurement:
     """The bench's model as it came, or the best of the members."""
     return _measured(bench, _model(origin(bench, members), bench))
 
@@ -160,8 +160,8 @@ def _applied(setting: Setting, step: Step, report: Report = silent) -> nn.Module
     return step.apply(setting.bench.model, setting.bench.workload, report=report)
 
 
-def _model(one: Pin, bench: Bench) -> nn.Module:
-    return bench.model if one == pin.came(bench) else one.model(bench)
+def _model(one: Stack, bench: Bench) -> nn.Module:
+    return bench.model if one == pin.came(bench) else one.model(bench.workload)
 
 
 def _measured(bench: Bench, model: nn.Module, against: nn.Module | None = None) -> Measurement:

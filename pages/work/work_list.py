@@ -14,7 +14,7 @@ from modelopt_core.steps.base import Combine
 from modelopt_core.studies.jobs import Job, watch
 from pages.draw import units
 from pages.draw.say import plain
-from pages.state import address, bench, controls, history, pin, pool
+from pages.state import address, bench, controls, history, pool, stack
 from pages.work import launch, work_view
 
 EVERY_S = 2.0
@@ -81,7 +81,7 @@ def _described(job: Job) -> str:
 def _begun_with(job: Job) -> str:
     """cnn, or cnn + mlp · Prune 0.3"""
     try:
-        return " + ".join(pin.outline(item).name for item in json.loads(job.plan.about))
+        return " + ".join(stack.outline(item).name for item in json.loads(job.plan.about))
     except (ValueError, TypeError, ModelOptError):  # not from a page
         return ", ".join(name[:MOST_OF_A_NAME] for name in job.plan.models)
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.fuzz import damaged, files, repaired
 from modelopt_core.files import header, mopt, stream
-from modelopt_core.models.architectures import build
+from modelopt_core.structure.build import build
 from tests.files.test_mopt import on_grid
 from tests.runtime.test_onnx_export import SPECS
 

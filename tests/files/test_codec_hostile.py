@@ -14,9 +14,9 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.files import mopt
 from modelopt_core.files.stream import varint
 from modelopt_core.models import limits
-from modelopt_core.models.architectures import build
 from modelopt_core.models.composite import compose
 from modelopt_core.models.spec import Spec
+from modelopt_core.structure.build import build
 
 LIMIT_S, LIMIT_MB = 2.0, 32  # alone it takes a few milliseconds; what is refused needs no memory
 WIDE = [4096, 4096, 64]
@@ -51,7 +51,7 @@ import json, resource, sys, time
 import modelopt_core.steps.cascade
 from modelopt_core.files import mopt as codec
 from modelopt_core.models.composite import compose
-from modelopt_core.models.architectures import build
+from modelopt_core.structure.build import build
 from modelopt_core.models.spec import Spec
 build(Spec("textcnn", (), (9,), "int64", (("conv1", 3),)))
 kept = build(Spec("mlp", (("sizes", (8, 8, 8)),), (8,), kept=(("fc1", 3),)))

@@ -17,9 +17,9 @@ from benchmarks.size import broken
 from modelopt_core.errors import ModelOptError
 from modelopt_core.files import mopt
 from modelopt_core.models import weight_grid
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
 from modelopt_core.models.weight_grid import Grid
+from modelopt_core.structure.build import build
 from tests.runtime.test_onnx_export import SPECS, each_architecture, inputs_for
 
 QUANTIZED = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.Embedding)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.models.architectures import ARCHITECTURES, MAX_PARAMETERS, build
+from modelopt_core.models.architectures import ARCHITECTURES
 from modelopt_core.models.spec import Spec, spec_of
 from modelopt_core.runtime import onnx_export
+from modelopt_core.structure.build import MAX_PARAMETERS, build
 from modelopt_core.structure.trace import trace
 
 IMAGE, DIGIT, TEXT = (1, 28, 28), (1, 8, 8), (48,)

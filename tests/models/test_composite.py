@@ -11,9 +11,9 @@ import modelopt_core as mo
 from modelopt_core.files import mopt
 from modelopt_core.machine.cache import STORE
 from modelopt_core.models import identity
-from modelopt_core.models.architectures import MAX_MEMBERS, build
 from modelopt_core.models.composite import compose
 from modelopt_core.models.spec import Composition, Spec, spec_of
+from modelopt_core.structure.build import MAX_MEMBERS, build
 
 
 @pytest.fixture(scope="module")

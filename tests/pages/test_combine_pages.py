@@ -12,10 +12,10 @@ import pytest
 import modelopt_core as mo
 from pages.combining import stages, weights
 from pages.combining.weights import shared_out
-from pages.state import bench, pool
+from pages.state import bench, stack
 from pages.state.knob import of_field
-from pages.state.pin import Pin
 from pages.state.setting import Setting
+from pages.state.stack import Stack
 from pages.tabs import source
 from pages.work import trial
 from tests.pages.test_pages import _quiet, card, lines, open_page
@@ -53,33 +53,33 @@ def test_a_widget_that_says_what_is_held_changes_nothing(monkeypatch: pytest.Mon
 
 
 def test_names_of_members() -> None:
-    members = [Pin("cnn", ()), Pin("cnn", ()), Pin("mlp", (mo.Prune(ratio=0.4),)), Pin("cnn", ())]
-    assert pool.names(members) == ["cnn", "cnn (2)", "mlp · Prune 0.4", "cnn (3)"]
+    members = [Stack("cnn", ()), Stack("cnn", ()), Stack("mlp", (mo.Prune(ratio=0.4),)), Stack("cnn", ())]
+    assert stack.names(members) == ["cnn", "cnn (2)", "mlp · Prune 0.4", "cnn (3)"]
 
 
 def test_what_a_result_is_held_against(here: bench.Bench) -> None:
     """The best member; of members with one score the cheaper."""
     assert trial.origin(here).model_name == "cnn"
-    assert trial.origin(here, (Pin("mlp", ()), Pin("cnn", ()))).model_name == "cnn"
-    slim = Pin("cnn", (mo.Prune(ratio=0.05),))
-    both = (Pin("cnn", ()), slim)
+    assert trial.origin(here, (Stack("mlp", ()), Stack("cnn", ()))).model_name == "cnn"
+    slim = Stack("cnn", (mo.Prune(ratio=0.05),))
+    both = (Stack("cnn", ()), slim)
     scores = [trial.start(here, (member,)).score.value for member in both]
     assert trial.origin(here, both) is (slim if scores[1] >= scores[0] else both[0])
 
 
 def test_the_source_tab_writes_a_program_that_runs(here: bench.Bench) -> None:
-    members = (Pin("cnn", ()), Pin("mlp", (mo.Quantize(bits=4),)))
+    members = (Stack("cnn", ()), Stack("mlp", (mo.Quantize(bits=4),)))
     tried = trial.measure(Setting(here, mo.Ensemble(weights=(0.7, 0.3)), members=members))
     printed: list[Any] = []
     types.FunctionType(compile(source.python(tried), "page", "exec"), {"print": printed.append})()
     assert (printed[0].score, printed[0].size_bytes) == (tried.measurement.score, tried.measurement.size_bytes)
     assert "use the program above" in source.command(tried)
-    plain = Setting(here, mo.Ensemble(), members=(Pin("cnn", ()), Pin("mlp", ())))
+    plain = Setting(here, mo.Ensemble(), members=(Stack("cnn", ()), Stack("mlp", ())))
     assert source.command(plain).endswith("--model cnn --model mlp")
 
 
 def test_the_curve_of_a_pool(here: bench.Bench) -> None:
-    step, members = mo.Cascade(threshold=0.5), (Pin("mlp", ()), Pin("cnn", ()))
+    step, members = mo.Cascade(threshold=0.5), (Stack("mlp", ()), Stack("cnn", ()))
     found = trial.sweep(Setting(here, step, members=members), of_field(step, "threshold"))
     assert found.total > 20
     assert of_field(step, "threshold").at(0.25) == mo.Cascade(threshold=0.25)

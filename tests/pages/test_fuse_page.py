@@ -12,12 +12,12 @@ import modelopt_core as mo
 from modelopt_core.steps.fuse import ROUTES, barrier, learned
 from pages.fusing import combiner, turning, valley
 from pages.state import bench
-from pages.state.pin import Pin
+from pages.state.stack import Stack
 from pages.work import trial
 from tests.pages.test_pages import _quiet, card, lines, open_page  # noqa: F401  the fixture works by being here
 from tests.waiting import wait_until
 
-PAIR = (Pin("cnn", ()), Pin("cnn-2", ()))
+PAIR = (Stack("cnn", ()), Stack("cnn-2", ()))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_dial_goes_from_one_network_to_the_other(here: bench.Bench, monkeypa
     assert handle.value == 0.5
     assert handle.at(0.25) == mo.Fuse(weights=(0.75, 0.25))
     assert "0 is cnn, 1 is cnn-2" in handle.about
-    ends = [handle.at(end).apply([member.model(here) for member in PAIR], here.workload) for end in (0.0, 1.0)]
+    ends = [handle.at(end).apply([member.model(here.workload) for member in PAIR], here.workload) for end in (0.0, 1.0)]
     for whole, name in zip(ends, ("cnn", "cnn-2"), strict=True):
         alone = mo.predictions(mo.baseline("digits", name), here.workload)
         assert mo.predictions(whole, here.workload).answers.tolist() == alone.answers.tolist()
@@ -55,7 +55,7 @@ def test_the_dial_goes_from_one_network_to_the_other(here: bench.Bench, monkeypa
 
 def test_the_dial_turns_the_share_of_any_member(here: bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares 1 : 2 : 1. Half for the second leaves a quarter each; three quarters for the first, 2 : 1 for the rest."""
-    trio = (*PAIR, Pin("cnn", ()))
+    trio = (*PAIR, Stack("cnn", ()))
     monkeypatch.setattr(turning.pool, "current", lambda *_: trio)
     step = mo.Fuse(weights=(1, 2, 1), align="none")
     for chosen, value, at, expected in (
@@ -94,7 +94,7 @@ def test_the_dial_turns_scale_or_pull(here: bench.Bench, monkeypatch: pytest.Mon
     assert pull.value == pytest.approx(-2)
     assert pull.at(-1.0) == mo.Fuse(of="outputs", strengths=(0.1,))
     chosen = turning.turn(mo.Fuse(of="outputs"), here).value
-    whole = mo.Fuse(of="outputs").apply([member.model(here) for member in PAIR], here.workload)
+    whole = mo.Fuse(of="outputs").apply([member.model(here.workload) for member in PAIR], here.workload)
     assert chosen == min(turning.PULL.high, math.log10(learned(whole).strength))
 
 

@@ -21,6 +21,7 @@ from pages.draw import units
 from pages.frame import guess
 from pages.state import bench, controls, history, pin
 from pages.state.setting import Setting
+from pages.state.stack import Stack
 from pages.tabs import layer_table, report, sheet, source
 from pages.work import trial
 
@@ -124,7 +125,7 @@ def test_the_source_tab_writes_a_program_that_runs(here: bench.Bench) -> None:
 
 
 def test_the_program_measures_against_what_is_pinned(here: bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pin, "current", lambda _: pin.Pin("mlp", (mo.Quantize(bits=4),)))
+    monkeypatch.setattr(pin, "current", lambda _: Stack("mlp", (mo.Quantize(bits=4),)))
     tried = trial.measure(Setting(here, mo.Prune(ratio=0.3)))
     printed: list[Any] = []
     _run(compile(source.python(tried), "page", "exec"), {"print": printed.append})
@@ -151,7 +152,7 @@ def test_the_export_is_one_escaped_file(here: bench.Bench) -> None:
 
 def test_a_run_is_called_by_what_matters(here: bench.Bench) -> None:
     found = trial.measure(Setting(here, mo.Prune(ratio=0.3))).measurement
-    said = [history.Run("", "digits", (pin.Pin("cnn", ()),), step, found).setting for step in (
+    said = [history.Run("", "digits", (Stack("cnn", ()),), step, found).setting for step in (
         mo.Prune(ratio=0.3), mo.Prune(ratio=0.5, granularity="n:m"), mo.Prune(frozen=("conv1",)))]  # fmt: skip
     assert said[0] == "Prune 0.3 · l1 · channel · layer · rounds 1 · norms"
     assert said[1] == "Prune 0.5 · l1 · n:m · size 4 · rounds 1 · norms"

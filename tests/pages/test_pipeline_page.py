@@ -11,8 +11,8 @@ import pytest
 
 import modelopt_core as mo
 from pages.state import bench
-from pages.state.pin import Pin
 from pages.state.setting import Setting
+from pages.state.stack import Stack
 from pages.tabs import source
 from pages.work import trial
 from tests.pages.test_pages import _quiet, card, lines, open_page
@@ -31,16 +31,18 @@ def here() -> bench.Bench:
 
 def test_a_pipeline_is_held_against_the_bench_or_its_reader(here: bench.Bench) -> None:
     """A stage's own model answers another question; a reader that stands alone as well is a rival."""
-    assert trial.origin(here, [Pin(name, ()) for name in EXPERTS]).model_name == "cnn"
-    mlp = Pin("mlp", ())
-    assert trial.origin(here, [Pin("quality", ()), Pin("repair", ()), mlp]) is mlp
+    assert trial.origin(here, [Stack(name, ()) for name in EXPERTS]).model_name == "cnn"
+    mlp = Stack("mlp", ())
+    assert trial.origin(here, [Stack("quality", ()), Stack("repair", ()), mlp]) is mlp
 
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_the_source_tab_writes_a_program_that_runs(here: bench.Bench, damaged: bool) -> None:
     data = mo.damaged(here.workload) if damaged else here.workload
     there = bench.Bench(data, "mlp", mo.baseline("digits", "mlp"), "onnx", "cpu", "tune")
-    tried = trial.measure(Setting(there, mo.Pipeline(threshold=0.75), members=tuple(Pin(name, ()) for name in EXPERTS)))
+    tried = trial.measure(
+        Setting(there, mo.Pipeline(threshold=0.75), members=tuple(Stack(name, ()) for name in EXPERTS))
+    )
     assert tried.against == "mlp, float32"
     printed: list[Any] = []
     types.FunctionType(compile(source.python(tried), "page", "exec"), {"print": printed.append})()

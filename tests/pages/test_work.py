@@ -23,9 +23,9 @@ from modelopt_core.steps.base import kept
 from modelopt_core.studies import jobs
 from modelopt_core.studies.jobs import Job, journal
 from modelopt_core.studies.jobs import plan as plans
-from pages.state import bench, owner
-from pages.state.pin import Pin
+from pages.state import at_hand, bench, owner
 from pages.state.setting import Setting
+from pages.state.stack import Stack
 from pages.work import launch, trial
 from tests.waiting import LIMIT_S, wait_until
 
@@ -130,10 +130,10 @@ def test_a_step_of_several_that_lasts_waits_for_its_job(home: Path, monkeypatch:
     monkeypatch.setattr(mo.Fuse, "lasts", lambda step, workload: True)
     w, model = mo.workload("digits"), mo.baseline("digits", "cnn")
     here, step = bench.Bench(w, "cnn", model, "onnx", "cpu", "tune"), mo.Fuse(of="outputs")
-    asked = Setting(here, step, members=(Pin("mlp", ()), Pin("cnn", (mo.Prune(ratio=0.2),))))
+    asked = Setting(here, step, members=(Stack("mlp", ()), Stack("cnn", (mo.Prune(ratio=0.2),))))
     assert not launch.kept(asked)
     with pytest.raises(ModelOptError, match="Fuse is not measured with this setting; run it on its page first"):
-        launch.apply(step, asked.models, w)
+        at_hand.apply(step, asked.models, w)
     job = jobs.start((step,), launch.handed(asked), "digits", owner="ann", threads=1)
     assert launch.found(asked).id == job.id  # type: ignore[union-attr]
     wait_until(lambda: job.state in jobs.ENDED, "the job to end")

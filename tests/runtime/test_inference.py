@@ -15,10 +15,10 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
 from modelopt_core.models import weight_grid
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
 from modelopt_core.models.weight_grid import Grid
 from modelopt_core.runtime import inference, int8, onnx_export
+from modelopt_core.structure.build import build
 from modelopt_core.workloads.workload import Split, Workload
 from tests.runtime.test_onnx_export import SPECS, each_architecture, inputs_for
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import modelopt_core as mo
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
 from modelopt_core.runtime import inference, int4
+from modelopt_core.structure.build import build
 from modelopt_core.workloads.workload import Split
 
 

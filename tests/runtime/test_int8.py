@@ -10,9 +10,9 @@ import torch
 from onnxruntime.quantization.quant_utils import compute_scale_zp
 from torch import Tensor
 
-from modelopt_core.models.architectures import build
 from modelopt_core.runtime import inference, int8
 from modelopt_core.runtime.int8 import Weight
+from modelopt_core.structure.build import build
 from modelopt_core.workloads.workload import Workload
 from tests.runtime.test_inference import bench, on_grid, relative_error
 from tests.runtime.test_onnx_export import SPECS, inputs_for

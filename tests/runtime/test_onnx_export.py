@@ -18,9 +18,9 @@ import modelopt_core as mo
 from benchmarks.soak import resident_mb
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine import atomic
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
 from modelopt_core.runtime import onnx_export
+from modelopt_core.structure.build import build
 from modelopt_core.studies import memory
 from tests.waiting import LIMIT_S, join
 

@@ -9,11 +9,11 @@ import modelopt_core as mo
 from modelopt_core.files import mopt
 from modelopt_core.measuring.measurement import stacked
 from modelopt_core.models import identity
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Composition, Spec
 from modelopt_core.runtime.onnx_export import onnx_bytes
 from modelopt_core.steps.cascade import Exits
 from modelopt_core.steps.cascade.split import pieces, places, pool
+from modelopt_core.structure.build import build
 from modelopt_core.structure.layer_table import macs
 
 EXITS = {"stages": "exits"}

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 import modelopt_core as mo
 from benchmarks.distill import loop
 from modelopt_core.machine.cache import STORE
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec, spec_of
 from modelopt_core.steps.distill.objective import features, layer_of, logits_on_train, objective, pooled
 from modelopt_core.steps.distill.student import scaled, spec_for
+from modelopt_core.structure.build import build
 from modelopt_core.training.loop import TrainingError, evaluate, fit
 from modelopt_core.workloads.workload import Workload
 

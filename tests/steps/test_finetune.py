@@ -13,9 +13,9 @@ from modelopt_core.errors import ModelOptError
 from modelopt_core.files import mopt
 from modelopt_core.machine.events import Note, Progress
 from modelopt_core.models import weight_grid
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
 from modelopt_core.steps.finetune import Finetune
+from modelopt_core.structure.build import build
 from modelopt_core.training.loop import evaluate
 from modelopt_core.training.zoo import baseline
 from modelopt_core.workloads.workload import Workload, workload

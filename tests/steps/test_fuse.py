@@ -9,11 +9,11 @@ from torch import nn
 import modelopt_core as mo
 from modelopt_core.files import mopt
 from modelopt_core.models import identity
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
 from modelopt_core.steps.fuse import MergeContext, align, barrier, path
 from modelopt_core.steps.fuse.align import _permute
 from modelopt_core.steps.fuse.path import Spot
+from modelopt_core.structure.build import build
 from modelopt_core.training.loop import evaluate
 
 BAG = Spec("bag", (("hidden", 12), ("vocabulary", 40), ("width", 9)), (8,), "int64")

@@ -13,12 +13,12 @@ from torch import nn
 import modelopt_core as mo
 from modelopt_core.files import mopt
 from modelopt_core.measuring.measurement import stacked
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Composition, Spec
 from modelopt_core.runtime.onnx_export import onnx_bytes
 from modelopt_core.steps.fuse import Joined, Stacked, learned, reads
 from modelopt_core.steps.fuse.heads import Trunk, last_layer
 from modelopt_core.steps.fuse.learn import VARIED, _directions
+from modelopt_core.structure.build import build
 from modelopt_core.structure.layer_inputs import calls
 from modelopt_core.structure.layer_table import macs
 from modelopt_core.tasks.statistics import mcnemar

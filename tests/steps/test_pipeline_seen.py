@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import modelopt_core as mo
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
 from modelopt_core.steps.pipeline import Seen, chains, follow, seen
 from modelopt_core.steps.pipeline.pipeline import Piped
 from modelopt_core.steps.pipeline.walk import is_box, remade
+from modelopt_core.structure.build import build
 from modelopt_core.tasks.boxes import crop
 from modelopt_core.workloads.augment import scatter
 from modelopt_core.workloads.damage import Scattered

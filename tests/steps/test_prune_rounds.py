@@ -11,11 +11,11 @@ from torch import nn
 import modelopt_core as mo
 from modelopt_core.machine.cache import STORE
 from modelopt_core.machine.events import Keeper, Progress
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
 from modelopt_core.steps.prune import CRITERIA, Left, Plan, Scorer, prune_channels, prune_weights
 from modelopt_core.steps.prune.rounds import shares
 from modelopt_core.structure import channels
+from modelopt_core.structure.build import build
 
 GRANULARITIES = ("weight", "n:m", "block", "channel")
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from modelopt_core.errors import ModelOptError
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
 from modelopt_core.structure import channels
+from modelopt_core.structure.build import build
 
 IMAGE = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 

@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import modelopt_core as mo
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
+from modelopt_core.structure.build import build
 from modelopt_core.structure.layer_table import layers, macs
 
 SPECS = [

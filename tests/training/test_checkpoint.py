@@ -13,8 +13,8 @@ from torch import nn
 from modelopt_core import workloads  # noqa: F401  importing workloads registers them
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine.events import Keeper, Progress, silent
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
+from modelopt_core.structure.build import build
 from modelopt_core.training import checkpoint
 from modelopt_core.training.loop import fit
 from modelopt_core.workloads.augment import shift

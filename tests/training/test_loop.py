@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from modelopt_core import workloads  # noqa: F401  importing it registers them
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine.events import Progress
-from modelopt_core.models.architectures import build
 from modelopt_core.models.spec import Spec
+from modelopt_core.structure.build import build
 from modelopt_core.training.loop import TrainingError, evaluate, fit
 from modelopt_core.training.norms import reestimate_norms
 from modelopt_core.workloads.augment import shift

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from modelopt_core.machine.events import Progress, Relay, Report
 from modelopt_core.models import identity
-from modelopt_core.models.architectures import initialise
 from modelopt_core.steps.cascade.exits import Exits, Piece, flat
+from modelopt_core.structure.build import initialise
 from modelopt_core.tasks import nats
 from modelopt_core.training.loop import Objective, fit
 from modelopt_core.workloads.workload import Outputs, Workload

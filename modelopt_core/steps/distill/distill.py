@@ -11,11 +11,11 @@ from torch import nn
 
 from modelopt_core.errors import ModelOptError
 from modelopt_core.machine.events import Report
-from modelopt_core.models.architectures import build
 from modelopt_core.steps.base import STEPS, Knob, ModelName, Named, Transform, When
 from modelopt_core.steps.distill.losses import LOSSES
 from modelopt_core.steps.distill.objective import objective
 from modelopt_core.steps.distill.student import OWN, spec_for
+from modelopt_core.structure.build import build
 from modelopt_core.training.loop import fit
 from modelopt_core.workloads.workload import Workload
 

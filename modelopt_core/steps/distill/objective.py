@@ -20,8 +20,8 @@ from modelopt_core.machine import cores
 from modelopt_core.machine.cache import STORE
 from modelopt_core.machine.digest import CODE_VERSION, digest
 from modelopt_core.models import identity
-from modelopt_core.models.architectures import initialise
 from modelopt_core.steps.distill.losses import LOSSES, NOTHING, LossContext
+from modelopt_core.structure.build import initialise
 from modelopt_core.structure.channels import CONVOLUTIONS
 from modelopt_core.training.loop import EVALUATION_BATCH, Objective
 from modelopt_core.workloads.workload import Outputs, Workload
