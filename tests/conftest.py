@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -76,6 +77,15 @@ def browser(chromium: str) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         yield patient(browser)
         browser.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_curves_of_others() -> Iterator[None]:
+    """A file's pages leave no curve that goes on being measured beside the next file's tests."""
+    yield
+    if background := sys.modules.get("modelopt_core.studies.background"):
+        background.SWEEPER.forget()
+        assert background.SWEEPER.idle(), "the background is at the point of a curve for over 30 s"
 
 
 @pytest.fixture(autouse=True)

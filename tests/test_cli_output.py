@@ -73,7 +73,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("the recipe was run before the mistake was told")
 
     monkeypatch.setattr(modelopt_core.steps.recipe, "run", fail)
-    monkeypatch.setattr("modelopt_core.api.run", fail)
+    monkeypatch.setattr("modelopt_core.steps.recipe.run", fail)
 
 
 def sealed(tmp_path: Path) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError, unknown
@@ -25,7 +25,6 @@ from modelopt_core.workloads.workload import Workload
 RUNTIMES = ("eager", "onnx")
 CALIBRATION_EXAMPLES = 512  # of the train split; val and test stay unseen
 PREDICT_BATCH = 250  # fastest of 32 … 2,500 on 300-100, LeNet-5 and 1200-1200, and a divisor of 10,000
-ERRORS_ONLY = 3  # ONNX Runtime's log level
 SESSION_BYTES = 300_000  # of a session beside its weights
 PROBED = {"a": np.full((1, 64), 255, np.uint8), "b": np.full((64, 16), 127, np.int8)}
 UNWANTED = ["WeightBiasQuantization"]  # it rounds a float layer between integer ones to int8 unasked
@@ -239,7 +238,7 @@ def _session(graph: onnx.ModelProto, threads: int, careful: bool = False) -> onn
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = 3  # errors only
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     _arena()
@@ -262,8 +261,8 @@ def _arena() -> None:
     That was 95 MB for LeNet-5. Sharing costs no time, and a new session finds the memory warm.
     """
     kind, place = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
-    defaults = onnxruntime.OrtArenaCfg(0, -1, -1, -1)
-    onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", kind, 0, place), defaults)
+    info, defaults = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, place), onnxruntime.OrtArenaCfg(0, -1, -1, -1)
+    onnxruntime.create_and_register_allocator(info, defaults)
 
 
 def shrink() -> None:
@@ -281,10 +280,9 @@ def _saturates() -> bool:
 
 def _probe() -> onnx.ModelProto:
     """A product of uint8 and int8, 64 wide."""
-    a = helper.make_tensor_value_info("a", onnx.TensorProto.UINT8, [1, 64])
-    b = helper.make_tensor_value_info("b", onnx.TensorProto.INT8, [64, 16])
-    c = helper.make_tensor_value_info("c", onnx.TensorProto.INT32, [1, 16])
-    graph = helper.make_graph([helper.make_node("MatMulInteger", ["a", "b"], ["c"])], "probe", [a, b], [c])
+    told = (("a", TensorProto.UINT8, [1, 64]), ("b", TensorProto.INT8, [64, 16]), ("c", TensorProto.INT32, [1, 16]))
+    *given, made = (helper.make_tensor_value_info(*one) for one in told)
+    graph = helper.make_graph([helper.make_node("MatMulInteger", ["a", "b"], ["c"])], "probe", given, [made])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", onnx_export.OPSET)], ir_version=8)
 
 
@@ -297,6 +295,6 @@ def _activations(graph: onnx.ModelProto, names: list[str], workload: Workload) -
     exposed.CopyFrom(graph)
     del exposed.graph.output[:]
     inner = [name for name in names if name not in given]
-    exposed.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in inner)
+    exposed.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in inner)
     values = dict(zip(inner, _session(exposed, 1).run(inner, given), strict=True)) if inner else {}
     return [given[name] if name in given else values[name] for name in names]

@@ -86,6 +86,7 @@ class Sweeper:
         self._kept = Store(KEPT)
         self._queue: list[Sweep[Any]] = []
         self._wake = threading.Condition()
+        self._at_work = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ending = False
 
@@ -122,6 +123,12 @@ class Sweeper:
                 sweep.wanted_until_s = -math.inf
             self._queue = []
 
+    def idle(self, timeout_s: float = 30.0) -> bool:
+        """Wait for the point that is being measured now; False where it takes longer."""
+        if there := self._at_work.acquire(timeout=timeout_s):
+            self._at_work.release()
+        return there
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """End the worker after the point that it measures now."""
         with self._wake:
@@ -145,7 +152,8 @@ class Sweeper:
                         continue
                     sweep = ready[-1]
                 cores.pause()
-                sweep.advance()
+                with self._at_work:
+                    sweep.advance()
                 if sweep.done:
                     with self._wake:
                         self._queue = [s for s in self._queue if s is not sweep]

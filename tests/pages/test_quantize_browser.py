@@ -59,10 +59,18 @@ def move(page: Any, stop: int) -> None:
     page.mouse.move(x, box["y"] + box["height"] / 2)
 
 
+def quiet(page: Any) -> bool:
+    """Does the page say nothing to Python for a while? A growing curve is asked for every half a second."""
+    page.sent.clear()
+    page.wait_for_timeout(1500)
+    return not page.sent
+
+
 def test_the_grid_follows_a_drag_to_16_bits(opened: Any) -> None:
     page = opened("bits=4", "Weights")
     said = page.locator(".weights .said")
     page.get_by_text("15 points a channel").wait_for()
+    wait_until(lambda: quiet(page), "the curve to be whole, so that nobody asks for it any more", 120)
     page.sent.clear()
     before = page.locator(".weights canvas").screenshot()
     move(page, 3)

@@ -21,7 +21,9 @@ def test_inputs_outputs_and_gradients_by_hand():
         def forward(self, x):
             return self.layer(x).relu_()
 
-    net, w = Net(), replace(mo.workload("digits"), labels=("0", "1"))
+    net, whole = Net(), mo.workload("digits")
+    odd = {name: replace(whole.split(name), targets=whole.split(name).targets % 2) for name in ("train", "val", "test")}
+    w = replace(whole, labels=("even", "odd"), **odd)
     x = torch.tensor([[1.0, -1.0]])
     ((name, call),) = calls(net, {"layer": net.layer}, w, x)
     assert (name, call.x.tolist(), call.y.tolist(), call.g.tolist()) == ("layer", [[1, -1]], [[1, -2]], [[0, 0]])
