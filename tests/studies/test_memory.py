@@ -15,15 +15,16 @@ from benchmarks.soak import resident_mb
 from modelopt_core.machine import cache
 from modelopt_core.machine.cache import STORE, Store
 from modelopt_core.models.composite import Composite
+from modelopt_core.models.sound import CHECKED
 from modelopt_core.runtime import inference
 from modelopt_core.studies import memory
 from modelopt_core.studies.background import SWEEPER
 from modelopt_core.workloads.damage import damaged
+from modelopt_core.workloads.workload import SPLITS, Pixels
 from pages.server.rest import Rest
 
 
 def test_all_stores_together_are_within_the_bound():
-    from modelopt_core.models.sound import CHECKED
     from pages.work.launch import WATCHED
 
     own = {STORE, CHECKED, sys.modules["modelopt_core.measuring.measurement"].SESSIONS, SWEEPER._kept, WATCHED}
@@ -110,6 +111,32 @@ def test_sessions_share_the_memory_that_they_compute_in():
     grown = resident_mb() - before
     assert grown < 30 * 8, f"30 more sessions took {grown:.0f} MB"
     assert len(kept) == 31
+
+
+def test_pictures_of_bytes_are_kept_as_bytes_and_taken_as_the_same_floats():
+    every = torch.arange(256, dtype=torch.uint8).reshape(64, 1, 2, 2)
+    split = Pixels(every, torch.arange(64), range(64))
+    floats = torch.tensor([np.float32(v) / np.float32(255) for v in range(256)]).reshape(64, 1, 2, 2)
+    assert (split.inputs.dtype, split.kept.dtype, len(split)) == (torch.float32, torch.uint8, 64)
+    assert torch.equal(split.inputs, floats)
+    at = torch.tensor([3, 60, 3])
+    for some in (at, slice(5, 9), [1, 0], 7):
+        assert torch.equal(split.take(some), floats[some])
+    draw = torch.Generator().manual_seed(0)
+    assert torch.equal(torch.cat([x for x, _ in split.batches(7)]), floats)
+    assert all(torch.equal(x, floats[y]) for x, y in split.batches(7, draw))
+    other = split.asking(torch.zeros(64)).on(torch.device("cpu"))
+    assert (other.kept.data_ptr(), float(other.targets.sum())) == (every.data_ptr(), 0)
+
+
+@pytest.mark.mnist
+def test_mnist_and_its_parts_take_a_byte_for_a_pixel():
+    w = mo.workload("mnist")
+    for found in (w, mo.part(w, "groups"), mo.part(w, "experts/1")):
+        for name in SPLITS:
+            assert found.split(name).kept.nbytes == len(found.split(name)) * 784
+    a = w.split("test").take(slice(3))
+    assert (a.dtype, float(a.max())) == (torch.float32, 1.0)
 
 
 def test_release_gives_everything_back_and_nothing_breaks():
