@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -79,6 +79,10 @@ class Registry(Mapping[str, Entry[F]], Generic[F]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
+
+    def items(self) -> ItemsView[str, Entry[F]]:
+        """(name, entry) of all, as a plain dict's: pages ask for them all the time."""
+        return self._entries.items()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
@@ -105,7 +106,7 @@ class Fields(BaseModel):
         named = _annotation(cls.model_fields[field], Named)
         if not isinstance(named, Named) or not named.fits:
             return list(getattr(named, "registry", ()))
-        return [name for name, entry in named.registry.items() if values.get(named.fits) in entry[named.fits]]  # type: ignore[operator]
+        return [n for n, entry in named.registry.items() if values.get(named.fits) in entry.properties[named.fits]]  # type: ignore[operator]
 
     @classmethod
     def matters(cls, field: str, values: Mapping[str, object]) -> bool:
@@ -118,11 +119,10 @@ class Fields(BaseModel):
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
         values = dict(self)
-        for field, info in type(self).model_fields.items():
-            named = _annotation(info, Named)
-            if isinstance(named, Named) and named.fits and values[field] not in (fit := self.choices(field, values)):
+        for field, fits in _fitting(type(self)):
+            if values[field] not in (fit := self.choices(field, values)):
                 raise FieldError(
-                    f"{self.name}: {field}={values[field]} does not go with {named.fits}={values[named.fits]}; "
+                    f"{self.name}: {field}={values[field]} does not go with {fits}={values[fits]}; "
                     f"choose from {', '.join(fit)}",
                     field,
                 )
@@ -187,6 +187,13 @@ def _holds_bool(value: object) -> bool:
     if isinstance(value, list | tuple | dict):
         return any(map(_holds_bool, value.values() if isinstance(value, dict) else value))
     return isinstance(value, bool)
+
+
+@cache
+def _fitting(cls: type[Fields]) -> tuple[tuple[str, str], ...]:
+    """(field, the field that its name must fit), for those that have one; found once for each step."""
+    named = ((field, _annotation(info, Named)) for field, info in cls.model_fields.items())
+    return tuple((field, found.fits) for field, found in named if isinstance(found, Named) and found.fits)
 
 
 def _annotation(field: FieldInfo | None, kind: type) -> object | None:

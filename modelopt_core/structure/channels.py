@@ -8,7 +8,7 @@ joins what must go together; `narrow` cuts a copy. What the walk does not know, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from modelopt_core.errors import ModelOptError, plain
-from modelopt_core.models import weight_grid
+from modelopt_core.machine.cache import STORE
+from modelopt_core.models import identity, weight_grid
 from modelopt_core.models.spec import spec_of
 from modelopt_core.structure.attention import FewerHeads
 from modelopt_core.structure.graph import Group, Walk
@@ -29,8 +30,17 @@ ROWS = (
 
 
 def groups(model: nn.Module, example: Tensor) -> list[Group]:
-    """The groups of coupled channels, in the order of the forward pass. example: (1, *shape)."""
-    return Walk(model, example).run()
+    """The groups of coupled channels, in the order of the forward pass. example: (1, *shape).
+
+    Walked once for each model: a slider's every move asks for them again.
+    """
+    key = ("groups", identity.key(model), tuple(example.shape), str(example.dtype))
+    return list(STORE.get(key, lambda: Walk(model, example).run(), _size_bytes))
+
+
+def _size_bytes(found: Iterable[Group]) -> int:
+    """What keeping the groups costs: the places of their channels, and some hundred bytes each."""
+    return sum(500 + sum(200 + member.places.nbytes for member in group.members) for group in found)
 
 
 def weights(model: nn.Module, group: Group, roles: Collection[str] = ("out",)) -> Tensor:

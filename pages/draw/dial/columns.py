@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from modelopt_core.errors import ModelOptError
@@ -49,7 +49,7 @@ def to_columns(points: Points, baseline: Row) -> dict[str, Column]:
     noisy, noisy_low and noisy_high instead, so that no line goes through it.
     """
     given = _as_columns(points)
-    places = {x: i for i, cell in enumerate(given["x"]) if (x := _finite(cell)) is not None}
+    places = {x: i for i, x in enumerate(_finite(given["x"])) if x is not None}
     rows = [places[x] for x in sorted(places)]
     per_ms = 100 / _positive(baseline, "latency_ms")
     wanted = [  # name in the browser, column here, factor to per cent
@@ -61,11 +61,11 @@ def to_columns(points: Points, baseline: Row) -> dict[str, Column]:
         ("latency_low", "latency_ratio_low", 100.0),
         ("latency_high", "latency_ratio_high", 100.0),
     ]
-    columns: dict[str, Column] = {"x": [_rounded(given["x"][i]) for i in rows]}
+    columns: dict[str, Column] = {"x": _rounded(given["x"], rows)}
     for name, source, factor in wanted:
         if source in given:
-            columns[name] = [_percent(given[source][i], factor) for i in rows]
-    columns["ms"] = [_rounded(given["latency_ms"][i]) for i in rows]
+            columns[name] = _percent(given[source], rows, factor)
+    columns["ms"] = _rounded(given["latency_ms"], rows)
     measured = [given["measured"][i] is not False for i in rows] if "measured" in given else []
     if not all(measured):
         columns["measured"] = list(measured)
@@ -102,27 +102,30 @@ def _as_columns(points: Points) -> dict[str, list[float | bool | None]]:
     return columns
 
 
-def _finite(cell: object) -> float | None:
-    """The cell as a float, or None where it is no finite number."""
-    try:
-        number = float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+def _finite(cells: Iterable[object]) -> list[float | None]:
+    """The cells as floats, None where one is no finite number."""
+    found: list[float | None] = []
+    for cell in cells:
+        try:
+            number = float(cell)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = math.nan
+        found.append(number if math.isfinite(number) else None)
+    return found
 
 
-def _percent(cell: object, factor: float) -> float | None:
-    number = _finite(cell)
-    return None if number is None else round(number * factor, DECIMALS)
+def _percent(cells: Sequence[object], rows: Sequence[int], factor: float) -> Column:
+    """These rows of a column times `factor`, rounded."""
+    return [None if x is None else round(x * factor, DECIMALS) for x in _finite(cells[i] for i in rows)]
 
 
-def _rounded(cell: object) -> float | None:
-    number = _finite(cell)
-    return None if number is None else float(f"{number:.{DIGITS}g}")
+def _rounded(cells: Sequence[object], rows: Sequence[int]) -> Column:
+    """These rows of a column with few digits."""
+    return [None if x is None else float(f"{x:.{DIGITS}g}") for x in _finite(cells[i] for i in rows)]
 
 
 def _positive(baseline: Row, name: str) -> float:
-    number = _finite(baseline.get(name))
+    (number,) = _finite([baseline.get(name)])
     if number is None or number <= 0:
         raise ModelOptError(f"baseline {name} is {baseline.get(name)!r}; per cent of it need a number above 0")
     return number
