@@ -51,6 +51,7 @@ def release() -> None:
 
 
 def _watch() -> None:
+    from modelopt_core.runtime import inference
     from modelopt_core.studies import memory
 
     rest = Rest()
@@ -60,4 +61,5 @@ def _watch() -> None:
         if rest.look(here, time.monotonic()):
             release()
         elif here:
+            inference.shrink()
             memory.trim()

@@ -199,11 +199,14 @@ def test_a_model_that_keeps_its_last_answer_is_copied_and_not_mistaken():
     assert identity.key(model) != key
 
 
-def test_copies_of_a_stamped_model_have_no_stamp():
+def test_copies_and_pickles_of_a_stamped_model_have_no_stamp():
     model = identity.stamp(Scaled(), "abc")
-    other = copy.deepcopy(model)
-    assert not identity.intact(other)
-    assert identity.key(other) == identity.key(Scaled())
+    make, given = vars(model)["_identity"].__reduce__()  # what pickle keeps of it
+    unpickled = copy.copy(model)
+    vars(unpickled)["_identity"] = make(*given)
+    for other in (copy.deepcopy(model), unpickled):
+        assert not identity.intact(other)
+        assert identity.key(other) == identity.key(Scaled())
 
 
 def test_a_model_changed_by_an_attribute_is_measured_anew():
