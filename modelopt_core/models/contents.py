@@ -88,10 +88,8 @@ class Watch:
         for series, values in self.series:
             if len(series) != len(values) or any(a is not b for a, b in zip(series, values, strict=True)):
                 return False
-        for tensor, was in self.tensors:  # as `_state` has it, without a call for each
-            if (tensor._version, tensor.data_ptr(), tensor.requires_grad) != was:
-                return False
-        return True
+        # As `_state` has it, without a call for each.
+        return all((tensor._version, tensor.data_ptr(), tensor.requires_grad) == was for tensor, was in self.tensors)
 
     def _add(self, place: str, value: Any, seen: set[int]) -> None:
         kind = type(value)
