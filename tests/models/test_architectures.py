@@ -170,7 +170,7 @@ def test_source_of_an_architecture_can_be_shown() -> None:
 def test_building_imports_no_compiler():
     """A layer that is drawn on the meta device would: 0.5 s and 70 MB."""
     code = (
-        "import sys\nfrom modelopt_core.models.architectures import build\nfrom modelopt_core.models.spec import Spec\n"
+        "import sys\nfrom modelopt_core.structure.build import build\nfrom modelopt_core.models.spec import Spec\n"
         f"for spec in {list(SPECS.values())!r}:\n    build(spec)\n"
         "print(sorted({'sympy', 'torch._dynamo'} & sys.modules.keys()))"
     )
