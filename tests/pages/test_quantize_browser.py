@@ -62,7 +62,7 @@ def move(page: Any, stop: int) -> None:
 def quiet(page: Any) -> bool:
     """Does the page say nothing to Python for a while? A growing curve is asked for every half a second."""
     page.sent.clear()
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(4000)
     return not page.sent
 
 
