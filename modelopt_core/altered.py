@@ -42,7 +42,7 @@ class Altered(Classification):
 
     def sound(self, split: str) -> Tensor:
         """(n, *shape): of a split, the inputs of `whole`."""
-        return self.whole.split(split).inputs[: len(self.truth[split])]
+        return self.whole.split(split).take(slice(len(self.truth[split])))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -135,7 +135,7 @@ def _made(kind: type[A], workload: Workload, change: Scatter, title: str, note: 
         for split, seed in NAMED.items():
             was = workload.split(split)
             n = min(len(was), MOST)
-            inputs, truth[split] = change(was.inputs[:n], torch.Generator().manual_seed(seed))
+            inputs, truth[split] = change(was.take(slice(n)), torch.Generator().manual_seed(seed))
             clusters = None if was.clusters is None else was.clusters[:n]
             splits[split] = Split(inputs, was.targets[:n], was.ids[:n], clusters)
         fields: dict[str, Any] = {field: getattr(workload, field) for field in Classification.__dataclass_fields__}
@@ -145,7 +145,7 @@ def _made(kind: type[A], workload: Workload, change: Scatter, title: str, note: 
             "note": f"{workload.note} {note}",
             "made": f"mo.{name}({workload.call})",
             "data_hash": identity.digest(name, workload.data_hash, *how, MOST),
-            "show": lambda split, i: splits[split].inputs[i, 0].numpy(),
+            "show": lambda split, i: splits[split].take(i)[0].numpy(),
         }
         return kind(**fields, origin=workload, truth=truth)
 

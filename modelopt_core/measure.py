@@ -131,7 +131,7 @@ def stacked(
 def predicted(logits: Tensor, workload: Workload, split: str, label: str, integer: bool) -> Predictions:
     """What these logits (n, K) mean on a split of the workload."""
     examples = workload.split(split)
-    outputs, targets = Outputs(sound.answers(logits, examples.inputs, "the model", workload.widths)), examples.targets
+    outputs, targets = Outputs(sound.answers(logits, examples.kept, "the model", workload.widths)), examples.targets
     scores, confidence = workload.example_scores(outputs, targets), workload.confidence(outputs)
     return Predictions(outputs, workload.decode(outputs), scores, confidence, label, integer)
 
@@ -247,7 +247,7 @@ def _latency(
     if isinstance(model, Composite) and model.skips:
         used = _used(model, workload, split, runtime, device)
         _, way, counts = used.unique(dim=1, return_inverse=True, return_counts=True)
-        chosen = workload.split(split).inputs[[int((way == w).nonzero()[0]) for w in range(len(counts))]]
+        chosen = workload.split(split).take([int((way == w).nonzero()[0]) for w in range(len(counts))])
         shares = (counts / counts.sum()).tolist()
     timings = []
     for one in chosen.split(1):

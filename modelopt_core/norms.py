@@ -36,7 +36,7 @@ def reestimate_norms(model: nn.Module, workload: Workload, examples: int = 2000)
         norm.momentum = None  # the plain average over all batches
         norm.train()
     n = len(workload.train)
-    inputs = workload.train.inputs[torch.arange(0, n, max(1, math.ceil(n / examples)))]
+    inputs = workload.train.take(torch.arange(0, n, max(1, math.ceil(n / examples))))
     with torch.no_grad():
         for batch in inputs.to(device).split(EVALUATION_BATCH):
             if len(batch) > 1:  # one example has no variance

@@ -83,7 +83,7 @@ def part(workload: Workload, name: str) -> Workload:
         return _mapped(damaged(workload), name)
     if found.kind == "route":
         group = _group_of(found.groups)
-        splits = {s: replace(workload.split(s), targets=group[workload.split(s).targets]) for s in SPLITS}
+        splits = {s: workload.split(s).asking(group[workload.split(s).targets]) for s in SPLITS}
         return _classes(workload, name, found.labels, splits)
     if not found.groups:
         return workload
@@ -101,7 +101,7 @@ def part(workload: Workload, name: str) -> Workload:
 
 
 def _judged(workload: Damaged, labels: tuple[str, ...], name: str) -> Classification:
-    splits = {s: replace(workload.split(s), targets=workload.harmed[s].long()) for s in SPLITS}
+    splits = {s: workload.split(s).asking(workload.harmed[s].long()) for s in SPLITS}
     return _classes(workload, name, labels, splits)
 
 
@@ -119,7 +119,7 @@ def _mapped(workload: Damaged, name: str) -> Repair:
 
 def _located(workload: Scattered, name: str) -> Location:
     """Scattered inputs and where they are. The best answer that is always the same: the middle one, of mean size."""
-    splits = {s: replace(workload.split(s), targets=workload.truth[s]) for s in SPLITS}
+    splits = {s: workload.split(s).asking(workload.truth[s]) for s in SPLITS}
     mean = splits["val"].targets.mean(dim=0).expand(len(splits["val"]), -1)
     chance = float(boxes.overlap(mean, splits["val"].targets).mean())
     return Location(**_fields(workload, name, splits), metric="mean IoU", chance=chance)
@@ -163,7 +163,8 @@ def _within(split: Split, labels: Tensor) -> Split:
     at = torch.isin(split.targets, labels).nonzero()[:, 0]
     places = (split.targets[at][:, None] == labels).int().argmax(dim=1)
     clusters = None if split.clusters is None else split.clusters[at]
-    return Split(split.inputs[at], places, tuple(split.ids[i] for i in at.tolist()), clusters)
+    ids = tuple(split.ids[i] for i in at.tolist())
+    return replace(split, inputs=split.kept[at], targets=places, ids=ids, clusters=clusters)
 
 
 def _group_of(groups: tuple[tuple[int, ...], ...]) -> Tensor:

@@ -288,8 +288,8 @@ def _probe() -> onnx.ModelProto:
 
 def _activations(graph: onnx.ModelProto, names: list[str], workload: Workload) -> list[np.ndarray]:
     """The named tensors of the float graph on examples spread over the train split."""
-    inputs = workload.train.inputs
-    chosen = inputs[:: max(1, len(inputs) // CALIBRATION_EXAMPLES)][:CALIBRATION_EXAMPLES].numpy()
+    every = max(1, len(workload.train) // CALIBRATION_EXAMPLES)
+    chosen = workload.train.take(slice(0, every * CALIBRATION_EXAMPLES, every)).numpy()
     given = dict.fromkeys((i.name for i in graph.graph.input), chosen)
     exposed = onnx.ModelProto()
     exposed.CopyFrom(graph)

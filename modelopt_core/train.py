@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import FunctionType
 from typing import Any, Literal
@@ -86,7 +86,7 @@ def fit(
     trained = nn.ModuleList([model, objective.learned]) if objective else model
     device = next(model.parameters()).device
     minimise = objective.loss if objective else partial(_own_loss, workload)
-    train, val = (_on(split, device) for split in (workload.train, workload.val))
+    train, val = (split.on(device) for split in (workload.train, workload.val))
     zeros = [(p, p == 0) for p in model.parameters() if p.dim() > 1] if keep_zeros else []
     update = _optimizer(optimizer, _free(trained, model), lr, weight_decay)
     generator = torch.Generator().manual_seed(seed)
@@ -105,7 +105,7 @@ def fit(
         _train_mode(model)
         for at in train.places(batch_size, generator):
             pause()
-            inputs = augment(train.inputs[at], generator) if augment else train.inputs[at]
+            inputs = augment(train.take(at), generator) if augment else train.take(at)
             if schedule == "cosine":
                 update.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * clock.step / clock.total)) / 2
             loss = _step(update, partial(minimise, model, inputs, train.targets[at], at))
@@ -266,10 +266,6 @@ def _optimizer(name: str, parameters: list[nn.Parameter], lr: float, weight_deca
     if name == "adam":
         return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
     return torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
-
-
-def _on(split: Split, device: torch.device) -> Split:
-    return replace(split, inputs=split.inputs.to(device), targets=split.targets.to(device))
 
 
 def _check(epochs: int, lr: float, batch_size: int, optimizer: str, schedule: str) -> None:

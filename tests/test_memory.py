@@ -16,14 +16,16 @@ from modelopt_core import cache, memory, runtime
 from modelopt_core.altered import damaged
 from modelopt_core.cache import STORE, Store
 from modelopt_core.composite import Composite
+from modelopt_core.sound import CHECKED
 from modelopt_core.sweep import SWEEPER
+from modelopt_core.workload import SPLITS, Pixels
 from pages.shared.rest import Rest
 
 
 def test_all_stores_together_are_within_the_bound():
     from pages.shared.work import WATCHED
 
-    own = {STORE, sys.modules["modelopt_core.measure"].SESSIONS, SWEEPER._kept, WATCHED}
+    own = {STORE, sys.modules["modelopt_core.measure"].SESSIONS, SWEEPER._kept, WATCHED, CHECKED}
     assert own <= set(cache.stores())
     assert sum(store.max_bytes for store in own) <= memory.MOST_BYTES
 
@@ -39,6 +41,7 @@ def test_nobody_has_a_store_beside_those(sources):
     assert sorted(made) == [
         "modelopt_core/cache.py",
         "modelopt_core/measure.py",
+        "modelopt_core/sound.py",
         "modelopt_core/sweep.py",
         "pages/shared/work.py",
     ]
@@ -106,6 +109,32 @@ def test_sessions_share_the_memory_that_they_compute_in():
     grown = resident_mb() - before
     assert grown < 30 * 8, f"30 more sessions took {grown:.0f} MB"
     assert len(kept) == 31
+
+
+def test_pictures_of_bytes_are_kept_as_bytes_and_taken_as_the_same_floats():
+    every = torch.arange(256, dtype=torch.uint8).reshape(64, 1, 2, 2)
+    split = Pixels(every, torch.arange(64), range(64))
+    floats = torch.tensor([np.float32(v) / np.float32(255) for v in range(256)]).reshape(64, 1, 2, 2)
+    assert (split.inputs.dtype, split.kept.dtype, len(split)) == (torch.float32, torch.uint8, 64)
+    assert torch.equal(split.inputs, floats)
+    at = torch.tensor([3, 60, 3])
+    for some in (at, slice(5, 9), [1, 0], 7):
+        assert torch.equal(split.take(some), floats[some])
+    draw = torch.Generator().manual_seed(0)
+    assert torch.equal(torch.cat([x for x, _ in split.batches(7)]), floats)
+    assert all(torch.equal(x, floats[y]) for x, y in split.batches(7, draw))
+    other = split.asking(torch.zeros(64)).on(torch.device("cpu"))
+    assert (other.kept.data_ptr(), float(other.targets.sum())) == (every.data_ptr(), 0)
+
+
+@pytest.mark.mnist
+def test_mnist_and_its_parts_take_a_byte_for_a_pixel():
+    w = mo.workload("mnist")
+    for found in (w, mo.part(w, "groups"), mo.part(w, "experts/1")):
+        for name in SPLITS:
+            assert found.split(name).kept.nbytes == len(found.split(name)) * 784
+    a = w.split("test").take(slice(3))
+    assert (a.dtype, float(a.max())) == (torch.float32, 1.0)
 
 
 def test_release_gives_everything_back_and_nothing_breaks():

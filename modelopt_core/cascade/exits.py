@@ -174,7 +174,7 @@ class Exits(Composite):
             return workload
 
         keys = [identity.key(piece) for piece in self.members][:at]
-        seen = workload.train.inputs[sample(len(workload.train), LOOKED_AT)]
+        seen = workload.train.take(sample(len(workload.train), LOOKED_AT))
         states = STORE.get(("states", *keys, workload.data_hash), lambda: self.taken(at, seen), lambda t: t.nbytes)
         return replace(workload, train=replace(workload.train, inputs=states))
 
@@ -239,7 +239,7 @@ def settled(whole: Exits, model_key: str, thresholds: Sequence[float], temperatu
 def _fitted(whole: Exits, workload: Workload) -> list[Tensor]:
     """Heads (P + 1, K) for all pieces but the last, on examples of train."""
     at, heads = sample(len(workload.train), EXAMPLES), []
-    state, targets = workload.train.inputs[at], workload.train.targets[at]
+    state, targets = workload.train.take(at), workload.train.targets[at]
     for piece in list(whole.members)[:-1]:
         assert isinstance(piece, Piece)
         made = [piece.made(part) for part in state.split(EVALUATION_BATCH)]

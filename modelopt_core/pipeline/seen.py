@@ -46,7 +46,7 @@ def seen(whole: nn.Module, workload: Workload, flow: Flow, rows: Sequence[int], 
     """
     whole = staged(whole)
     at = torch.tensor(rows, dtype=torch.int64)
-    inputs = workload.split(split).inputs[at].clone()
+    inputs = workload.split(split).take(at).clone()
     boxes = torch.full((len(at), NUMBERS), torch.nan)
     known, undo = flow.known[at], undoing(whole.plan, workload)
     if isinstance(workload, Altered):

@@ -96,6 +96,7 @@ def contest(
     The pruned networks are not kept: there are hundreds. Nor are they fine-tuned.
     """
     examples = workload.split(split)
+    inputs = examples.inputs
     step = step.changed(rounds=1, recovery="norms") if step.lasts(workload) else step
     for seed in range(SEEDS):
         for ratio in RATIOS:
@@ -108,7 +109,7 @@ def contest(
                     generator = torch.Generator().manual_seed(seed)
                     thin = setting.transform(identity.clone(model), workload, generator, silent).eval()
                 ready = compile(thin, workload, runtime=runtime, device=device)
-                said = Outputs(predict(ready, examples.inputs, threads=PREDICT_THREADS))
+                said = Outputs(predict(ready, inputs, threads=PREDICT_THREADS))
                 scores = workload.example_scores(said, examples.targets).numpy()
                 binary = bool(np.isin(scores, (0.0, 1.0)).all())
                 yield Cell(name, ratio, seed, scores.astype(np.bool_ if binary else np.float32))

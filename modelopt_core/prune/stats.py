@@ -115,7 +115,7 @@ def _gather(model: nn.Module, workload: Workload, wanted: tuple[str, ...], at: T
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED) or scales(layer)}
     for some in at.split(BATCH):
         turns.pause()
-        inputs, targets = workload.train.inputs[some].to(device), workload.train.targets[some].to(device)
+        inputs, targets = workload.train.take(some).to(device), workload.train.targets[some].to(device)
         for name, call in calls(model, layers, workload, inputs, targets, bool({"grad", "square"} & set(wanted))):
             call = depthwise(call) if scales(call.layer) else call
             for need in wanted:

@@ -42,7 +42,7 @@ def reached(model: nn.Module, workload: Workload, at: Tensor) -> dict[str, Tenso
     so whoever changes some looks at the same ones before and after.
     """
     device = next(model.parameters()).device
-    return _reached(model, workload.train.inputs[at].to(device))
+    return _reached(model, workload.train.take(at).to(device))
 
 
 def _reached(model: nn.Module, inputs: Tensor, name: str = "") -> dict[str, Tensor]:

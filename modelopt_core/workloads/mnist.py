@@ -20,7 +20,7 @@ from modelopt_core.errors import DataMissing
 from modelopt_core.events import Progress, Report, silent
 from modelopt_core.subtask import Subtask, locating, repairing, sorting
 from modelopt_core.torchvision_cpu import import_torchvision
-from modelopt_core.workload import WORKLOADS, Classification, Split
+from modelopt_core.workload import WORKLOADS, Classification, Pixels, Split
 
 MD5 = {  # of the uncompressed files
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -86,7 +86,7 @@ def mnist(seed: int = 0) -> Classification:
             READ,
         ),
         note="70,000 handwritten digits of 28×28 pixels; 10,000 of the training images serve as val.",
-        show=lambda split, i: splits[split].inputs[i, 0].numpy(),
+        show=lambda split, i: splits[split].take(i)[0].numpy(),
     )
 
 
@@ -162,9 +162,8 @@ def _read(root: Path, name: str) -> np.ndarray:
 def _split(files: dict[str, np.ndarray], part: str, at: np.ndarray) -> Split:
     images = files[f"{part}-images-idx3-ubyte"].reshape(-1, 1, 28, 28)[at]  # (n, 1, 28, 28) uint8
     labels = files[f"{part}-labels-idx1-ubyte"][at]
-    inputs = torch.from_numpy(images).float().div_(255)
     ids = tuple(f"mnist/{part}/{i}" for i in at.tolist())
-    return Split(inputs, torch.from_numpy(labels).long(), ids)
+    return Pixels(torch.from_numpy(images), torch.from_numpy(labels).long(), ids)
 
 
 def _md5(data: bytes | bytearray) -> str:
