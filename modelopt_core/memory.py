@@ -9,7 +9,9 @@ from contextlib import suppress
 
 MOST_BYTES = 224 * 2**20  # all stores of a process together
 ARENAS = 2  # of malloc: one a core of a laptop would do; by itself glibc makes eight a core, each with its own holes
-M_ARENA_MAX = -8  # glibc's number for the option
+LARGE = 8 * 2**20  # bytes of a block that malloc takes from the system and gives back at once; by itself it learns to
+# keep blocks of up to 32 MB in its heaps, and the small ones that come to lie between them hold them there
+M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # glibc's numbers for the options
 
 
 def release() -> None:
@@ -40,7 +42,12 @@ def trim() -> None:
 
 
 def few_arenas() -> None:
-    """Let all threads share a few heaps, before the first of them makes its own. On Linux with glibc."""
+    """Let all threads share a few heaps, before the first of them makes its own, and keep large blocks out of them.
+
+    On Linux with glibc.
+    """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
+            libc = ctypes.CDLL(None)
+            libc.mallopt(M_ARENA_MAX, ARENAS)
+            libc.mallopt(M_MMAP_THRESHOLD, LARGE)

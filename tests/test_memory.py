@@ -2,6 +2,7 @@
 
 import ast
 import gc
+import subprocess
 import sys
 import weakref
 
@@ -19,7 +20,9 @@ from modelopt_core.composite import Composite
 from modelopt_core.sound import CHECKED
 from modelopt_core.sweep import SWEEPER
 from modelopt_core.workload import SPLITS, Pixels
+from pages.shared import rest
 from pages.shared.rest import Rest
+from tests.waiting import LIMIT_S
 
 
 def test_all_stores_together_are_within_the_bound():
@@ -163,6 +166,57 @@ def test_release_hands_memory_back_to_the_system():
     assert resident_mb() - before > 90
     memory.release()
     assert resident_mb() - before < 40
+
+
+HOLES = """
+import sys
+import numpy as np
+from benchmarks.soak import resident_mb
+from modelopt_core import memory
+if sys.argv[1] == "with":
+    memory.few_arenas()
+np.ones(30 * 2**20, np.uint8)  # by itself malloc keeps blocks of up to this size in its heaps from now on
+before, small = resident_mb(), []
+large = []
+for _ in range(10):
+    large.append(np.ones(12 * 2**20, np.uint8))
+    small.append(np.ones(50_000, np.uint8))
+del large
+print(resident_mb() - before)
+"""
+
+
+def test_large_blocks_leave_no_holes_between_small_ones():
+    if not sys.platform.startswith("linux"):
+        pytest.skip("asks glibc")
+
+    def left(how: str) -> float:
+        said = subprocess.run(
+            [sys.executable, "-c", HOLES, how], capture_output=True, text=True, check=True, timeout=LIMIT_S
+        )
+        return float(said.stdout)
+
+    assert left("without") > 100, "without it, there is nothing to mend"
+    assert left("with") < 10
+
+
+def test_while_somebody_is_here_what_the_sessions_compute_in_is_given_back(monkeypatch):
+    class Enough(Exception):
+        pass
+
+    done = []
+
+    def sleep(_: float) -> None:
+        if done:
+            raise Enough
+
+    monkeypatch.setattr(rest.time, "sleep", sleep)
+    monkeypatch.setattr(rest, "somebody", lambda: True)
+    monkeypatch.setattr(runtime, "shrink", lambda: done.append("shrink"))
+    monkeypatch.setattr(memory, "trim", lambda: done.append("trim"))
+    with pytest.raises(Enough):
+        rest._watch()
+    assert done == ["shrink", "trim"]
 
 
 def test_rest_comes_once_after_the_last_visitor():

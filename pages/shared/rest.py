@@ -51,7 +51,7 @@ def release() -> None:
 
 
 def _watch() -> None:
-    from modelopt_core import memory
+    from modelopt_core import memory, runtime
 
     rest = Rest()
     while True:
@@ -60,4 +60,5 @@ def _watch() -> None:
         if rest.look(here, time.monotonic()):
             release()
         elif here:
+            runtime.shrink()
             memory.trim()

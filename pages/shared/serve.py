@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[2]  # holds app.py, in a checkout and in the wheel's modelopt_studio
 WARM = ("modelopt_core.api",)  # and nothing that a page does not need: two cores are starting a browser as well
+DRAWS = "pandas"  # Streamlit asks it about whatever a component is given, the first Dial too
 YEAR = "public, max-age=31536000, immutable"
 OWNER = "modelopt_owner"  # no script reads it, no other site sends it, and no URL holds it
 TOKEN = re.compile(rf"(?:^|; ?){OWNER}=[0-9a-f]{{64}}(?:;|$)".encode())
@@ -192,6 +193,7 @@ def warm() -> None:
     workload = mo.workload("digits")
     with contextlib.suppress(mo.ModelOptError):  # damaged weights: the page says which, and what mends them
         mo.measure(mo.baseline(workload.name, workload.models[0]), workload)
+    importlib.import_module(DRAWS)
     for folder in (data_folder() / RAW, *jobs.home().glob("*")):
         atomic.sweep(folder)
 
