@@ -21,7 +21,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "tests" / "golden.json"
 FIELDS = ("key", "score", "macs", "size_bytes", "sha256", "error")
-LEARNED = ("fisher", "gptq", "cut_quantize", "finetune", "distill", "cascade", "fuse")  # by threads and processor
 QUICK = {"epochs": 1}
 
 Row = dict[str, Any]
