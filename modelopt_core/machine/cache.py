@@ -36,7 +36,7 @@ class Store:
     """Least recently used goes first when `max_bytes` is passed. A value's size is told by whoever puts it; what is
     larger than the whole store is not kept.
 
-    costly: a person for whom something is to be made stands in line for it (see turns.py).
+    costly: a person for whom something is to be made stands in line for it (see cores.py).
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES, *, costly: bool = False) -> None:

@@ -152,7 +152,7 @@ def measure(
 
     runtime: 'onnx' or 'eager'; device: 'cpu', 'cuda' or 'mps' (the latter two with 'eager'). The score is `simulated`
     where the network is masked, or its weights lie on a grid and float kernels ran; `fitted` where a head was
-    fitted to the split and nothing tells what it says of examples that it has not seen, see heldout.py.
+    fitted to the split and nothing tells what it says of examples that it has not seen, see held_out_note.py.
     """
     reference = model if baseline is None else baseline
     key = _key(model, reference, workload, split, runtime, device)

@@ -4,7 +4,7 @@ Cross-fitting tells what heads that never saw an example say of it. The differen
 on the model, and whatever predicts takes it back: the val score is the cross-fitted one. The note belongs to the
 weights that it was made for, the head's and its members': once the model has been pruned, quantized, trained or written
 to, its val score is that of its own answers and is called fitted, and only test is honest. So it is with a loaded
-model, since a file does not hold the note (a job's result has it beside, see aside.py).
+model, since a file does not hold the note (a job's result has it beside, see notes.py).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Finetune(Transform):
     """Train on the training split with Adam and a cosine schedule; return the epoch that does best on val.
 
     The model as it came is a candidate too, so val never gets worse. Weights that are exactly zero stay zero: a pruned
-    network stays pruned. A quantized one trains on its grid (straight.py), unless `keep_grid` says that it leaves it.
+    network stays pruned. A quantized one trains on its grid (on_points.py), unless `keep_grid` says that it leaves it.
     Layers that are frozen (requires_grad is False) stay as they are.
 
     Source: Han et al., Learning both weights and connections, arXiv 1506.02626; Loshchilov and Hutter, SGDR,

@@ -90,7 +90,7 @@ def curve(
 ) -> Iterator[Point]:
     """The response curve of one knob: measured points, coarse to fine, the ends first.
 
-    field: a numeric field of the step that has a Knob. Between points the thread lets others go first (see turns.py).
+    field: a numeric field of the step that has a Knob. Between points the thread lets others go first (see cores.py).
     """
     if not isinstance(step, Transform):
         raise ModelOptError(f"a curve is of a step that changes one model, {step.name} makes one of several; use run")

@@ -79,7 +79,7 @@ def fit(
     generator) -> (b, *shape). objective: None is the workload's loss. keep_zeros: weights that are exactly zero stay so
     (a pruned net stays pruned). patience: stop after so many epochs without a better one. report: a Keeper's checkpoint
     of this very training (the same model, settings, data_hash and objective's key) is where it goes on.
-    A weight on a grid or codebook stays on its points, which learn too (straight.py). What is frozen (requires_grad is
+    A weight on a grid or codebook stays on its points, which learn too (on_points.py). What is frozen (requires_grad is
     False) stays and stays frozen; so do the averages of a norm whose weights and biases are all frozen.
     Raises TrainingError when the loss is no longer finite, or ABSURD; ModelOptError where nothing can be trained.
     """

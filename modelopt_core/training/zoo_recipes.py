@@ -25,7 +25,7 @@ class Training:
     """How one baseline is trained: the model's spec and the arguments of `fit`.
 
     jitter: pixels, see `shift`; word_dropout: share, see `drop_words`; noise: share, see
-    `speckle`; part: the subtask it learns, see parts.py.
+    `speckle`; part: the subtask it learns, see subtask_data.py.
     """
 
     spec: Spec

@@ -1,7 +1,7 @@
 """Subtasks: the jobs that a pipeline's stages do, each with what it takes, what it gives and labels of its own.
 
-A subtask is data that a workload declares; parts.py makes a workload of it, so that its model is trained, measured and
-compressed as any other is.
+A subtask is data that a workload declares; subtask_data.py makes a workload of it, so that its model is trained,
+measured and compressed as any other is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Subtask:
 
     labels: what its model answers with, for people; groups: of a route and of experts, indices of the workload's
     labels, every label in one group; models: zoo names of those that come with the project, as many as it needs;
-    meets: how the inputs are altered that it is made for, see altered.py.
+    meets: how the inputs are altered that it is made for, see damage.py.
     """
 
     name: str

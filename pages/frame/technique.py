@@ -1,4 +1,4 @@
-"""What a technique page has of its own; frame.py draws the rest."""
+"""What a technique page has of its own; technique_page.py draws the rest."""
 
 from __future__ import annotations
 

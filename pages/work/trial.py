@@ -77,7 +77,7 @@ def start(bench: Bench, members: Sequence[Stack] = ()) -> Measurement:
 def measure(asked: Setting) -> Trial:
     """Apply the step and measure it against the pinned baseline, for a person who waits.
 
-    A step that lasts is not for here, unless its result is kept: see work.py.
+    A step that lasts is not for here, unless its result is kept: see launch.py.
     """
     bench, step, members = asked.bench, asked.step, asked.members
     notes: list[str] = []

@@ -1,8 +1,8 @@
 """Distillation: a small network learns from what a large one says.
 
-losses.py: what the student is drawn to, one pure function each. student.py: how it is built. objective.py: teacher and
-student side by side in the training loop. step.py: the step. soften.py: what temperature does, on kept predictions.
-gap.py: what the teacher was worth, beside the same student without one.
+losses.py: what the student is drawn to, one pure function each. student.py: how it is built. objective.py: teacher
+and student side by side in the training loop. distill.py: the step. softened.py: what temperature does, on kept
+predictions. gap_closed.py: what the teacher was worth, beside the same student without one.
 """
 
 from modelopt_core.steps.distill.distill import Distill as Distill

@@ -1,7 +1,7 @@
 """Ensembles: several models answer the same question, and a rule makes one answer of theirs.
 
 rules.py says how answers are combined, weights.py finds the best weights, diversity.py tells whether the members differ
-enough to be worth their cost, step.py builds the module.
+enough to be worth their cost, ensemble.py builds the module.
 """
 
 from modelopt_core.steps.ensemble.diversity import (

@@ -1,8 +1,8 @@
 """Fusion: one model made of several, by their weights, or by a learned head.
 
-merges.py says how tensors become one, align.py brings independently trained networks into one order first, melt.py
+merges.py says how tensors become one, align.py brings independently trained networks into one order first, merge.py
 does both to whole networks, path.py walks from one network to another; heads.py holds the modules with a head over
-outputs or features, learn.py fits it; step.py is the step.
+outputs or features, learn.py fits it; fuse.py is the step.
 """
 
 from modelopt_core.steps.fuse.align import align

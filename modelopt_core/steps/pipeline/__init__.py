@@ -1,8 +1,8 @@
 """Pipelines: stages that do different jobs and hand on, such as sorting into groups and an expert for each.
 
-plan.py checks that stages fit together, walk.py says what they do with inputs, step.py builds the module that really
-skips, flow.py computes which stage lost which example, seen.py shows what became of it, grouping.py measures which
-labels are confused.
+plan.py checks that stages fit together, walk.py says what they do with inputs, pipeline.py builds the module that
+really skips, stage_errors.py computes which stage lost which example, what_stages_see.py shows what became of it,
+grouping.py measures which labels are confused.
 """
 
 from modelopt_core.steps.pipeline.grouping import confused

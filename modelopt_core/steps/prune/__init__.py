@@ -4,9 +4,9 @@ A criterion scores every weight; the lowest `ratio` of them go. Removing single 
 makes the file smaller and nothing faster. Removing whole channels leaves a smaller dense network, which is both.
 
 `criteria` says what counts as important, `stats` gathers what criteria look at, `scores` brings the two together,
-`masks` zeroes weights and `cuts` takes channels out, at once or in `rounds`, `step` is the technique as data. `units`
-says what can be pruned by itself, `sensitivity` asks what each of those can spare, `contest` sets the criteria against
-each other, `reveal` looks into one layer.
+`masks` zeroes weights and `cuts` takes channels out, at once or in `rounds`, `prune` is the technique as data.
+`channel_units` says what can be pruned by itself, `layer_sensitivity` asks what each of those can spare, `contest`
+sets the criteria against each other, `what_went` looks into one layer.
 """
 
 from modelopt_core.steps.prune.channel_units import Unit, units

@@ -5,8 +5,8 @@ Every weight becomes a whole number q = round(w / scale + zero_point) of `bits` 
 
 `observers` and `roundings` are the plug points; `gptq` and `adaround` are roundings that look at data, which
 `calibrate` gathers. `codebook` finds shared values instead of a grid. `tensor` brings them together for one weight,
-`layers` for all of them, between `prepare` and training; `step` is the technique as data, `mixed` finds bits for each
-layer.
+`quantized_layers` for all of them, between `prepare` and training; `quantize` is the technique as data, `mixed` finds
+bits for each layer.
 """
 
 from modelopt_core.steps.quantize.adaround import adaround
