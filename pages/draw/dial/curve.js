@@ -181,6 +181,11 @@ function reference(data, theme, font) {
   };
 }
 
+function textOf(data, value) {
+  const text = data.scale === "log" ? String(value) : inUnits(data, value).toFixed(data.decimals);
+  return data.unit ? `${text} ${data.unit}` : text;
+}
+
 /** "p = 0.62" on top of the hover box. A stop beyond the even ones is not where it stands: there, its name alone. */
 function hoverTitle(data) {
   if (!data.beyond.length) return { unifiedhovertitle: { text: `${data.symbol} = %{x}` } };

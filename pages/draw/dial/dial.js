@@ -53,7 +53,9 @@ function mount(root) {
 function unmount(dial, root) {
   clearTimeout(dial.timer);
   dial.watch.disconnect();
-  if (dial.drawn) globalThis.Plotly.purge(dial.plot);
+  // Plotly redraws a while after it was told of a new size, and then asks for what `purge` takes away.
+  if (dial.drawn) Promise.resolve(dial.resizing).finally(() => globalThis.Plotly.purge(dial.plot));
+  dial.drawn = null;
   dial.plot.emit = () => {}; // a drawing that is under way still tells that it is done
   dials.delete(root);
 }
@@ -65,11 +67,6 @@ function valueOf(dial) {
   const { scale, decimals } = dial.data;
   const at = Number(dial.slider.value);
   return scale === "log" ? Number((10 ** at).toPrecision(3)) : Number(at.toFixed(decimals));
-}
-
-function textOf(data, value) {
-  const text = data.scale === "log" ? String(value) : inUnits(data, value).toFixed(data.decimals);
-  return data.unit ? `${text} ${data.unit}` : text;
 }
 
 /** Present: a clicker's PageUp and PageDown turn snapshots, even after a drag; the page listens outside of inputs. */
@@ -184,6 +181,7 @@ function listen(dial) {
 
 /** Keep the axes and say where they are zoomed; the overlay asks them for pixels at every frame. */
 function measureAxes(dial) {
+  if (!dial.drawn) return; // taken off the page meanwhile
   const { xaxis, yaxis } = dial.plot._fullLayout;
   dial.axes = { xaxis, yaxis };
   const [low, high] = fullRange(dial.data);
@@ -204,7 +202,8 @@ function resetZoom(dial) {
 
 function resize(dial) {
   measureRail(dial);
-  if (dial.drawn && dial.plot.clientWidth) globalThis.Plotly.Plots.resize(dial.plot).then(() => measureAxes(dial));
+  if (dial.drawn && dial.plot.clientWidth)
+    dial.resizing = globalThis.Plotly.Plots.resize(dial.plot).then(() => measureAxes(dial));
   else if (globalThis.Plotly && dial.data) draw(dial);
   schedule(dial);
 }
