@@ -19,10 +19,10 @@ def release() -> None:
 
     Nothing that somebody still holds changes; it is only not found again. Takes some 0.1 s.
     """
-    from modelopt_core.machine import cache  # not before PyTorch is wanted
-    from modelopt_core.runtime import inference  # not before PyTorch is wanted
+    from modelopt_core.machine import cache  # all of these: not before PyTorch is wanted
+    from modelopt_core.runtime import inference
     from modelopt_core.studies.background import SWEEPER
-    from modelopt_core.training import zoo  # not before PyTorch is wanted
+    from modelopt_core.training import zoo
     from modelopt_core.workloads.workload import forget
 
     SWEEPER.forget()

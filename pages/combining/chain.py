@@ -15,7 +15,8 @@ from modelopt_core.workloads.damage import alterations, altered
 from modelopt_core.workloads.subtask import Subtask
 from pages.draw.say import plain
 from pages.state import address, knob, pool
-from pages.state.bench import Bench, load_workload
+from pages.state.bench import Bench
+from pages.state.loaded import load_workload
 from pages.state.stack import Stack
 
 STAGES, MEMBERS, SWITCHED, INPUTS = (f"Pipeline.{name}" for name in ("stages", "members", "switches", "inputs"))

@@ -13,7 +13,7 @@ from modelopt_core.studies.single_model import Rival, rivals
 from pages.combining import said
 from pages.draw import units
 from pages.draw.say import plain
-from pages.state import bench, stack
+from pages.state import bench, loaded, stack
 from pages.work.trial import Trial
 
 HEADS = ("", "score on val", "95 % interval", "log loss", "file", "latency, one example")
@@ -32,7 +32,7 @@ def draw(trial: Trial) -> None:
         for rival in rivals(
             stack.models(trial.members, here.workload),
             trial.step,
-            bench.load_model(here.workload.name, large),
+            loaded.load_model(here.workload.name, large),
             here.workload,
             runtime=here.runtime,
             device=here.device,
@@ -62,7 +62,7 @@ def _table(slot: Any, found: Sequence[Rival], large: str, foot: str) -> None:
 def _parameters(here: bench.Bench, name: str) -> int:
     """How large a shipped model is; one that can't be loaded comes last."""
     try:
-        return sum(p.numel() for p in bench.load_model(here.workload.name, name).parameters())
+        return sum(p.numel() for p in loaded.load_model(here.workload.name, name).parameters())
     except ModelOptError:
         return 0
 

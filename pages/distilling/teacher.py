@@ -12,7 +12,8 @@ import modelopt_core as mo
 from modelopt_core.steps.distill import OWN
 from modelopt_core.steps.reading import loads
 from pages.state import address, controls, history, pin, pool, stack
-from pages.state.bench import Bench, load_model
+from pages.state.bench import Bench
+from pages.state.loaded import load_model
 from pages.state.stack import Stack
 
 TEACHER = "Distill.teacher"  # the item of `Stack.item` as text; empty: the bench's model

@@ -11,7 +11,7 @@ from modelopt_core.errors import ModelOptError
 from pages.draw import say
 from pages.draw.say import plain
 from pages.state import controls, history
-from pages.state.bench import load_model, load_workload
+from pages.state.loaded import load_model, load_workload
 from pages.state.setting import Setting
 
 WORKLOAD, MODEL = "mnist", "article"

@@ -16,8 +16,7 @@ from modelopt_core.workloads.workload import Workload
 from pages.draw import say, units
 from pages.draw.say import plain
 from pages.state import address
-from pages.state.loaded import load_model as load_model
-from pages.state.loaded import load_workload as load_workload
+from pages.state.loaded import load_model, load_workload
 from pages.state.stack import Stack
 
 VIEWS = ("learn", "tune", "present")

@@ -10,7 +10,8 @@ import modelopt_core as mo
 from modelopt_core.errors import ModelOptError
 from modelopt_core.measuring.measurement import Measurement
 from pages.draw import units
-from pages.state.bench import Bench, load_model
+from pages.state.bench import Bench
+from pages.state.loaded import load_model
 from pages.tabs import examples
 from pages.work import line
 

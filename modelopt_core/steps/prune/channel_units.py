@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from modelopt_core.machine.cache import STORE
-from modelopt_core.machine.digest import CODE_VERSION
-from modelopt_core.models import identity
 from modelopt_core.structure import channels
 from modelopt_core.structure.layer_table import WEIGHTED
 
@@ -31,8 +28,7 @@ class Unit:
 
 def units(model: nn.Module, example: Tensor, granularity: str) -> Sequence[Unit]:
     """The units of a model, in the order of the forward pass or of definition. example: one input (1, *shape)."""
-    key = ("prune units", identity.key(model), granularity == "channel", CODE_VERSION)
-    return STORE.get(key, lambda: _channels(model, example) if granularity == "channel" else _layers(model))
+    return _channels(model, example) if granularity == "channel" else _layers(model)
 
 
 def _layers(model: nn.Module) -> list[Unit]:
